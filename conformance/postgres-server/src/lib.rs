@@ -32,7 +32,10 @@
 //! ```
 //!
 //! Servers, their directories and containers are removed by a process of their own, which notices
-//! when the test has ended, however it ended.
+//! when the test has ended, however it ended. A database on a server that was there stays if the
+//! test is killed.
+
+#![cfg(unix)]
 
 mod certificate;
 mod client;

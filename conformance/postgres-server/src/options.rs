@@ -10,6 +10,7 @@ pub struct Options {
     pub(crate) tls: bool,
     pub(crate) certificate: Option<Certificate>,
     pub(crate) disk_mib: Option<u32>,
+    pub(crate) memory_mib: Option<u32>,
     pub(crate) settings: Vec<(String, String)>,
 }
 
@@ -55,6 +56,14 @@ impl Options {
     #[must_use]
     pub fn disk_mib(mut self, size: u32) -> Self {
         self.disk_mib = Some(size);
+        self.own()
+    }
+
+    /// With no more memory than this: whoever of its processes wants more is killed. In containers
+    /// only.
+    #[must_use]
+    pub fn memory_mib(mut self, size: u32) -> Self {
+        self.memory_mib = Some(size);
         self.own()
     }
 

@@ -2,21 +2,26 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
 use crate::client::Access;
 use crate::way::container::Container;
 use crate::way::installed::{self, Installed};
-use crate::way::{self, Running, Way, until};
+use crate::way::{self, Given, Patience, Running, Way};
 use crate::{Authority, Database, Error, Options, Result};
+
+/// How long a server that starts may take for one answer.
+const ONE_ANSWER: Duration = Duration::from_secs(10);
 
 /// A running PostgreSQL.
 #[derive(Debug)]
 pub struct Server {
     access: Access,
-    running: Running,
+    running: Box<dyn Running>,
     authority: Option<Authority>,
     databases: AtomicU64,
 }
@@ -53,13 +58,14 @@ impl Server {
                     server.announce(&refused).await?;
                     return Ok(server);
                 }
+                // Who names a server means that one.
+                Err(error) if way == Way::Given && !options.own && named().is_some() => {
+                    return Err(error);
+                }
                 Err(error) => refused.push(error.to_string()),
             }
         }
-        Err(Error::new(format!(
-            "no PostgreSQL to test on: {}. To mend it, run: apt-get install postgresql",
-            refused.join("; ")
-        )))
+        Err(Error::new(format!("no PostgreSQL to test on: {}", refused.join("; "))))
     }
 
     /// Starts one in this way, or says why it cannot.
@@ -67,7 +73,7 @@ impl Server {
         way: Way,
         options: &Options,
         authority: Option<&Authority>,
-    ) -> Result<(Running, Access)> {
+    ) -> Result<(Box<dyn Running>, Access)> {
         let made = match (&options.certificate, authority) {
             (None, Some(authority)) => Some(authority.certify(&["localhost", "127.0.0.1"])?),
             _ => None,
@@ -77,47 +83,39 @@ impl Server {
             Way::Given if options.own => {
                 Err(Error::new(format!("{} is not for a test that needs its own", way::URL)))
             }
-            Way::Given => match std::env::var(way::URL) {
-                Ok(url) => Ok((Running::Given, way::given(&url)?)),
-                Err(_) => Err(Error::new(format!("{} is not set", way::URL))),
-            },
+            Way::Given => {
+                let url = named().ok_or_else(|| Error::new(format!("{} is not set", way::URL)))?;
+                Ok((Box::new(Given), way::given(&url)?))
+            }
             Way::Container => {
                 let (container, access) = Container::start(options, certificate).await?;
-                Ok((Running::Container(container), access))
+                Ok((Box::new(container), access))
             }
             Way::Installed => {
                 let (installed, access) =
                     Installed::start(&installed::programs()?, options, certificate).await?;
-                Ok((Running::Installed(installed), access))
+                Ok((Box::new(installed), access))
             }
         }
     }
 
     async fn wait_until_it_answers(&self) -> Result<()> {
-        let mut last = None;
-        let answered = until("waiting for the server", async || {
-            let ended = match &self.running {
-                Running::Given => false,
-                Running::Container(container) => container.has_ended().await?,
-                Running::Installed(installed) => installed.has_ended()?,
-            };
-            if ended {
+        let patience = Patience::until("the server answers");
+        loop {
+            if self.running.has_ended().await? {
                 return Err(Error::of("the server ended", self.log().await?));
             }
-            match self.access.run("postgres", "SELECT 1").await {
-                Ok(_) => Ok(Some(())),
+            let asked = self.access.run("postgres", "SELECT 1");
+            let late = Err(Error::new("it does not answer"));
+            match tokio::time::timeout(ONE_ANSWER, asked).await.unwrap_or(late) {
+                Ok(_) => return Ok(()),
                 // Nobody else starts it.
-                Err(error) if matches!(self.running, Running::Given) => Err(error),
+                Err(error) if self.way() == Way::Given => return Err(error),
                 Err(error) => {
-                    last = Some(error);
-                    Ok(None)
+                    let waited = patience.pause().await;
+                    waited.map_err(|late| Error::of(late, error))?;
                 }
             }
-        });
-        let answered = answered.await;
-        match (answered, last) {
-            (Err(error), Some(last)) => Err(Error::of(error, last)),
-            (answered, _) => answered,
         }
     }
 
@@ -125,16 +123,12 @@ impl Server {
     async fn announce(&self, refused: &[String]) -> Result<()> {
         let version = self.sql("postgres", "SHOW server_version").await?;
         let version = version.first().and_then(|row| row.first()).cloned().flatten();
-        let how = match &self.running {
-            Running::Given => format!("named by {}", way::URL),
-            Running::Container(container) => format!("in the container {}", container.name()),
-            Running::Installed(_) => "started by initdb and postgres".to_owned(),
-        };
+        let origin = self.running.origin();
         let why =
             if refused.is_empty() { String::new() } else { format!(" ({})", refused.join("; ")) };
         let _ = writeln!(
             std::io::stderr(),
-            "PostgreSQL {} at {}:{}, {how}{why}",
+            "PostgreSQL {} at {}:{}, {origin}{why}",
             version.unwrap_or_default(),
             self.access.host,
             self.access.port
@@ -145,11 +139,7 @@ impl Server {
     /// Where it comes from.
     #[must_use]
     pub fn way(&self) -> Way {
-        match &self.running {
-            Running::Given => Way::Given,
-            Running::Container(_) => Way::Container,
-            Running::Installed(_) => Way::Installed,
-        }
+        self.running.way()
     }
 
     /// On which host it is: `127.0.0.1`, unless it was given.
@@ -185,10 +175,7 @@ impl Server {
     /// Where its Unix socket is. Containers have theirs inside.
     #[must_use]
     pub fn socket_directory(&self) -> Option<&Path> {
-        match &self.running {
-            Running::Installed(installed) => Some(installed.socket_directory()),
-            _ => None,
-        }
+        self.running.socket_directory()
     }
 
     /// An empty database, in UTF-8.
@@ -218,11 +205,7 @@ impl Server {
     /// # Errors
     /// If it cannot be read.
     pub async fn log(&self) -> Result<String> {
-        match &self.running {
-            Running::Given => Ok(String::new()),
-            Running::Container(container) => container.log().await,
-            Running::Installed(installed) => installed.log(),
-        }
+        self.running.log().await
     }
 
     /// Stops it in order (`fast`): connections end, and a checkpoint is written.
@@ -230,11 +213,7 @@ impl Server {
     /// # Errors
     /// If it does not run, or was given.
     pub async fn stop(&self) -> Result<()> {
-        match &self.running {
-            Running::Given => self.not_ours("stopped"),
-            Running::Container(container) => container.stop().await,
-            Running::Installed(installed) => installed.stop().await,
-        }
+        self.running.stop().await
     }
 
     /// Kills all its processes at once.
@@ -242,11 +221,7 @@ impl Server {
     /// # Errors
     /// If it does not run, or was given.
     pub async fn kill(&self) -> Result<()> {
-        match &self.running {
-            Running::Given => self.not_ours("killed"),
-            Running::Container(container) => container.kill().await,
-            Running::Installed(installed) => installed.kill().await,
-        }
+        self.running.kill().await
     }
 
     /// Starts it after [`Server::stop`] or [`Server::kill`], and returns once it answers queries.
@@ -254,11 +229,7 @@ impl Server {
     /// # Errors
     /// If it runs, does not start, or was given.
     pub async fn start_again(&self) -> Result<()> {
-        match &self.running {
-            Running::Given => self.not_ours("started")?,
-            Running::Container(container) => container.start_again().await?,
-            Running::Installed(installed) => installed.start_again()?,
-        }
+        self.running.start_again().await?;
         self.wait_until_it_answers().await
     }
 
@@ -276,11 +247,7 @@ impl Server {
     /// # Errors
     /// If it does not run, or was given.
     pub async fn pause(&self) -> Result<()> {
-        match &self.running {
-            Running::Given => self.not_ours("paused"),
-            Running::Container(container) => container.pause().await,
-            Running::Installed(installed) => installed.pause(),
-        }
+        self.running.pause().await
     }
 
     /// Lets it go on after [`Server::pause`].
@@ -288,11 +255,7 @@ impl Server {
     /// # Errors
     /// If it does not run, or was given.
     pub async fn resume(&self) -> Result<()> {
-        match &self.running {
-            Running::Given => self.not_ours("resumed"),
-            Running::Container(container) => container.resume().await,
-            Running::Installed(installed) => installed.resume(),
-        }
+        self.running.resume().await
     }
 
     /// Leaves no room on the disk of [`Options::disk_mib`].
@@ -300,11 +263,7 @@ impl Server {
     /// # Errors
     /// If it has no such disk.
     pub async fn fill_disk(&self) -> Result<()> {
-        match &self.running {
-            Running::Given => self.not_ours("filled up"),
-            Running::Container(container) => container.fill_disk().await,
-            Running::Installed(installed) => installed.fill_disk(),
-        }
+        self.running.fill_disk().await
     }
 
     /// Gives the room back.
@@ -312,27 +271,17 @@ impl Server {
     /// # Errors
     /// If it was not filled.
     pub async fn free_disk(&self) -> Result<()> {
-        match &self.running {
-            Running::Given => self.not_ours("emptied"),
-            Running::Container(container) => container.free_disk().await,
-            Running::Installed(installed) => installed.free_disk(),
-        }
-    }
-
-    fn not_ours(&self, done: &str) -> Result<()> {
-        Err(Error::new(format!(
-            "a server that {} names is not {done} by a test; ask for one by Options::own",
-            way::URL
-        )))
+        self.running.free_disk().await
     }
 }
 
-/// Not the same in two test programs, wherever they run.
-pub(crate) fn unique() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    use std::sync::OnceLock;
+/// The server that whoever runs the tests has named.
+fn named() -> Option<String> {
+    std::env::var_os(way::URL).map(|url| url.to_string_lossy().into_owned())
+}
 
+/// Not the same in two test programs, wherever they run.
+pub(crate) fn unique() -> &'static str {
     static UNIQUE: OnceLock<String> = OnceLock::new();
-    let random = || RandomState::new().hash_one(std::process::id());
-    UNIQUE.get_or_init(|| format!("{:016x}", random())).clone()
+    UNIQUE.get_or_init(|| format!("{:016x}", way::random()))
 }

@@ -1,6 +1,7 @@
 //! The proxy between a client and a server that says everything again. Nothing here waits for time
 //! to pass: it waits for bytes to be counted, and for ends of connections.
 
+#![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
 use std::io::ErrorKind;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::way::listen;
 use crate::{Error, Result};
 use connection::{Link, Order, connection};
 use queue::Shape;
@@ -136,10 +137,9 @@ impl Proxy {
     /// # Errors
     /// If there is no port or no thread for it.
     pub fn to(host: &str, port: u16) -> Result<Self> {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))
-            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
         let failed = |error| Error::of("cannot start a proxy", error);
-        let listener = listener.map_err(failed)?;
+        let listener = listen()?;
+        listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;

@@ -6,14 +6,15 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use testcontainers::bollard::models::PortBinding;
 use testcontainers::bollard::query_parameters::KillContainerOptionsBuilder;
 use testcontainers::core::client::docker_client_instance;
-use testcontainers::core::{ExecCommand, IntoContainerPort as _, Mount};
+use testcontainers::core::{CmdWaitFor, ExecCommand, IntoContainerPort as _, Mount};
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt as _, TestcontainersError};
 
-use super::{PASSWORD, USER, free_port, no_disk};
+use super::{PASSWORD, Running, USER, Way, free_port, no_disk};
 use crate::client::Access;
 use crate::guard::Guard;
 use crate::server::unique;
@@ -53,6 +54,7 @@ impl Container {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("ghostwire-postgres-{}-{number}", unique());
         let port = free_port()?;
+        let memory = options.memory_mib.map(|size| i64::from(size) << 20);
         let settings = options
             .settings
             .iter()
@@ -61,10 +63,15 @@ impl Container {
             .with_container_name(&name)
             .with_env_var("POSTGRES_USER", USER)
             .with_env_var("POSTGRES_PASSWORD", PASSWORD)
+            // Only of what initdb makes; the server syncs as it always does.
+            .with_env_var("POSTGRES_INITDB_ARGS", "--no-sync")
             .with_cmd(settings)
             .with_mapped_port(port, 5432.tcp())
-            // Nobody else on the network is to reach it.
             .with_host_config_modifier(move |host| {
+                host.memory = memory;
+                // No swap beside it.
+                host.memory_swap = memory;
+                // Nobody else on the network is to reach it.
                 let here = PortBinding {
                     host_ip: Some("127.0.0.1".to_owned()),
                     host_port: Some(port.to_string()),
@@ -96,36 +103,6 @@ impl Container {
         ))
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) async fn has_ended(&self) -> Result<bool> {
-        let running = self.container.is_running().await;
-        running.map(|running| !running).map_err(|error| engine(&self.name, &error))
-    }
-
-    pub(crate) async fn log(&self) -> Result<String> {
-        let log = self.container.stderr_to_vec().await;
-        let log = log.map_err(|error| engine(&self.name, &error))?;
-        Ok(String::from_utf8_lossy(&log).into_owned())
-    }
-
-    pub(crate) async fn stop(&self) -> Result<()> {
-        self.keeps_its_disk()?;
-        let stopped = self.container.stop_with_timeout(Some(STOP_SECONDS)).await;
-        stopped.map_err(|error| engine(&self.name, &error))
-    }
-
-    pub(crate) async fn kill(&self) -> Result<()> {
-        self.keeps_its_disk()?;
-        let engine =
-            docker_client_instance().await.map_err(|error| Error::of(&self.name, error))?;
-        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
-        let killed = engine.kill_container(&self.name, Some(options)).await;
-        killed.map_err(|error| Error::of(&self.name, error))
-    }
-
     fn keeps_its_disk(&self) -> Result<()> {
         if self.small_disk {
             return Err(Error::new(
@@ -135,38 +112,70 @@ impl Container {
         Ok(())
     }
 
-    pub(crate) async fn start_again(&self) -> Result<()> {
+    async fn run(&self, script: &str) -> Result<()> {
+        let command = ExecCommand::new(["sh", "-c", script]);
+        let ran = self.container.exec(command.with_cmd_ready_condition(CmdWaitFor::exit_code(0)));
+        ran.await.map(|_| ()).map_err(|error| engine(&self.name, &error))
+    }
+}
+
+#[async_trait]
+impl Running for Container {
+    fn way(&self) -> Way {
+        Way::Container
+    }
+
+    fn origin(&self) -> String {
+        format!("in the container {}", self.name)
+    }
+
+    async fn has_ended(&self) -> Result<bool> {
+        let running = self.container.is_running().await;
+        running.map(|running| !running).map_err(|error| engine(&self.name, &error))
+    }
+
+    async fn log(&self) -> Result<String> {
+        let log = self.container.stderr_to_vec().await;
+        let log = log.map_err(|error| engine(&self.name, &error))?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
+    async fn stop(&self) -> Result<()> {
+        self.keeps_its_disk()?;
+        let stopped = self.container.stop_with_timeout(Some(STOP_SECONDS)).await;
+        stopped.map_err(|error| engine(&self.name, &error))
+    }
+
+    async fn kill(&self) -> Result<()> {
+        self.keeps_its_disk()?;
+        let engine =
+            docker_client_instance().await.map_err(|error| Error::of(&self.name, error))?;
+        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        let killed = engine.kill_container(&self.name, Some(options)).await;
+        killed.map_err(|error| Error::of(&self.name, error))
+    }
+
+    async fn start_again(&self) -> Result<()> {
         self.container.start().await.map_err(|error| engine(&self.name, &error))
     }
 
-    pub(crate) async fn pause(&self) -> Result<()> {
+    async fn pause(&self) -> Result<()> {
         self.container.pause().await.map_err(|error| engine(&self.name, &error))
     }
 
-    pub(crate) async fn resume(&self) -> Result<()> {
+    async fn resume(&self) -> Result<()> {
         self.container.unpause().await.map_err(|error| engine(&self.name, &error))
     }
 
-    pub(crate) async fn fill_disk(&self) -> Result<()> {
+    async fn fill_disk(&self) -> Result<()> {
         if !self.small_disk {
             return Err(no_disk());
         }
         self.run(&format!("dd if=/dev/zero of={FILLER} bs=64k || true")).await
     }
 
-    pub(crate) async fn free_disk(&self) -> Result<()> {
+    async fn free_disk(&self) -> Result<()> {
         self.run(&format!("rm {FILLER}")).await
-    }
-
-    async fn run(&self, script: &str) -> Result<()> {
-        let ran = self.container.exec(ExecCommand::new(["sh", "-c", script])).await;
-        let mut ran = ran.map_err(|error| engine(&self.name, &error))?;
-        // All that it says is read when it has ended.
-        let said = ran.stderr_to_vec().await.map_err(|error| engine(&self.name, &error))?;
-        match ran.exit_code().await.map_err(|error| engine(&self.name, &error))? {
-            Some(0) => Ok(()),
-            _ => Err(Error::of(&self.name, String::from_utf8_lossy(&said).trim())),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `initdb` and `postgres` of the installed package.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
@@ -8,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 
-use super::{PASSWORD, USER, free_port, no_disk, until};
+use super::{PASSWORD, Patience, Running, USER, Way, free_port, no_disk};
 use crate::client::Access;
 use crate::guard::Guard;
 use crate::{Certificate, Error, Options, Result};
@@ -52,6 +54,9 @@ impl Installed {
         options: &Options,
         certificate: Option<&Certificate>,
     ) -> Result<(Self, Access)> {
+        if options.memory_mib.is_some() {
+            return Err(Error::new("only a container limits the memory of a server"));
+        }
         let user = unprivileged()?;
         let directory = tempfile::Builder::new()
             .prefix("ghostwire-postgres-")
@@ -60,7 +65,6 @@ impl Installed {
             .map_err(|error| Error::of("cannot make a directory for a server", error))?;
         let mounted = if options.disk_mib.is_some() { "mounted" } else { "" };
         let guard = Guard::start(REMOVE, [directory.as_os_str(), mounted.as_ref()])?;
-        let port = free_port()?;
         let mut server = Self {
             programs: programs.to_owned(),
             user,
@@ -72,8 +76,9 @@ impl Installed {
         };
         server.lay_out(options, certificate)?;
         server.initialise()?;
+        let port = free_port()?;
         server.arguments = server.settings(port, options, certificate.is_some());
-        server.start_again()?;
+        server.launch()?;
         let access = Access {
             host: "127.0.0.1".to_owned(),
             port,
@@ -174,13 +179,8 @@ impl Installed {
             .collect()
     }
 
-    /// Where its Unix socket is.
-    pub(crate) fn socket_directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Starts the server, which must not be running.
-    pub(crate) fn start_again(&self) -> Result<()> {
+    fn launch(&self) -> Result<()> {
         let mut postmaster = self.postmaster();
         if postmaster.is_some() {
             return Err(Error::new("the server is running already"));
@@ -203,23 +203,8 @@ impl Installed {
         Ok(())
     }
 
-    fn postmaster(&self) -> MutexGuard<'_, Option<Child>> {
-        self.postmaster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.directory.join("log")
-    }
-
-    /// What the server has said so far.
-    pub(crate) fn log(&self) -> Result<String> {
-        let log = fs::read(self.log_file());
-        let log = log.map_err(|error| Error::of(self.log_file().display(), error))?;
-        Ok(String::from_utf8_lossy(&log).into_owned())
-    }
-
     /// Whether the server has ended by itself. It is then no longer running.
-    pub(crate) fn has_ended(&self) -> Result<bool> {
+    fn reap(&self) -> Result<bool> {
         let mut postmaster = self.postmaster();
         let Some(child) = postmaster.as_mut() else { return Ok(true) };
         let status = child.try_wait().map_err(|error| Error::of("the server's process", error))?;
@@ -229,32 +214,12 @@ impl Installed {
         Ok(status.is_some())
     }
 
-    /// Ends connections, writes a checkpoint and ends.
-    pub(crate) async fn stop(&self) -> Result<()> {
-        let id = self.postmaster().as_ref().map(Child::id);
-        let id = id.ok_or_else(|| Error::new("the server is not running"))?;
-        signal(process(id)?, Signal::SIGINT)?;
-        until("stopping the server", async || Ok(self.has_ended()?.then_some(()))).await
+    fn postmaster(&self) -> MutexGuard<'_, Option<Child>> {
+        self.postmaster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends all its processes at once, as when the machine loses them.
-    pub(crate) async fn kill(&self) -> Result<()> {
-        self.signal_all(Signal::SIGKILL)?;
-        until("killing the server", async || {
-            let ended = self.has_ended()?;
-            Ok((ended && self.processes()?.is_empty()).then_some(()))
-        })
-        .await
-    }
-
-    /// Stops all its processes where they are.
-    pub(crate) fn pause(&self) -> Result<()> {
-        self.signal_all(Signal::SIGSTOP)
-    }
-
-    /// Lets them go on.
-    pub(crate) fn resume(&self) -> Result<()> {
-        self.signal_all(Signal::SIGCONT)
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("log")
     }
 
     /// First to the one that makes the others.
@@ -285,9 +250,65 @@ impl Installed {
         }
         Ok(found)
     }
+}
 
-    /// Leaves no room on its disk.
-    pub(crate) fn fill_disk(&self) -> Result<()> {
+#[async_trait]
+impl Running for Installed {
+    fn way(&self) -> Way {
+        Way::Installed
+    }
+
+    fn origin(&self) -> String {
+        format!("started by {}", self.programs.join("postgres").display())
+    }
+
+    fn socket_directory(&self) -> Option<&Path> {
+        Some(&self.directory)
+    }
+
+    async fn has_ended(&self) -> Result<bool> {
+        self.reap()
+    }
+
+    async fn log(&self) -> Result<String> {
+        let log = fs::read(self.log_file());
+        let log = log.map_err(|error| Error::of(self.log_file().display(), error))?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
+    async fn stop(&self) -> Result<()> {
+        let id = self.postmaster().as_ref().map(Child::id);
+        let id = id.ok_or_else(|| Error::new("the server is not running"))?;
+        signal(process(id)?, Signal::SIGINT)?;
+        let patience = Patience::until("the server stops");
+        while !self.reap()? {
+            patience.pause().await?;
+        }
+        Ok(())
+    }
+
+    async fn kill(&self) -> Result<()> {
+        self.signal_all(Signal::SIGKILL)?;
+        let patience = Patience::until("the server's processes are gone");
+        while !self.reap()? || !self.processes()?.is_empty() {
+            patience.pause().await?;
+        }
+        Ok(())
+    }
+
+    async fn start_again(&self) -> Result<()> {
+        self.launch()
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.signal_all(Signal::SIGSTOP)
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.signal_all(Signal::SIGCONT)
+    }
+
+    async fn fill_disk(&self) -> Result<()> {
         if !self.small_disk {
             return Err(no_disk());
         }
@@ -306,8 +327,7 @@ impl Installed {
         filled().map_err(|error| Error::of(path.display(), error))
     }
 
-    /// Gives the room back.
-    pub(crate) fn free_disk(&self) -> Result<()> {
+    async fn free_disk(&self) -> Result<()> {
         let path = self.disk().join("filler");
         fs::remove_file(&path).map_err(|error| Error::of(path.display(), error))
     }
@@ -325,18 +345,26 @@ impl Drop for Installed {
 
 /// Where the programs are: on the path, or where Debian has them, the latest.
 pub(crate) fn programs() -> Result<PathBuf> {
-    let complete = |at: &PathBuf| at.join("initdb").is_file() && at.join("postgres").is_file();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let latest = debian
+    find_programs(&path, Path::new("/usr/lib/postgresql"))
+}
+
+fn find_programs(path: &OsStr, debian: &Path) -> Result<PathBuf> {
+    let complete = |at: &PathBuf| at.join("initdb").is_file() && at.join("postgres").is_file();
+    let versions = fs::read_dir(debian).into_iter().flatten().flatten();
+    let latest = versions
         .filter_map(|entry| {
             let version: u32 = entry.file_name().to_str()?.parse().ok()?;
             Some((version, entry.path().join("bin")))
         })
         .filter(|(_, at)| complete(at))
         .max();
-    std::env::split_paths(&path).find(complete).or(latest.map(|(_, at)| at)).ok_or_else(|| {
-        Error::new("initdb and postgres are neither on the path nor in /usr/lib/postgresql")
+    std::env::split_paths(path).find(complete).or(latest.map(|(_, at)| at)).ok_or_else(|| {
+        let debian = debian.display();
+        Error::new(format!(
+            "initdb and postgres are neither on the path nor in {debian}; \
+             to have them, run: apt-get install postgresql"
+        ))
     })
 }
 
@@ -375,5 +403,35 @@ fn signal(process: Pid, which: Signal) -> Result<()> {
     match kill(process, which) {
         Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
         Err(error) => Err(Error::of(format!("{which} to process {process}"), error)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_on_the_path_then_the_latest_of_debian() {
+        let directory = tempfile::tempdir().unwrap();
+        let debian = directory.path().join("debian");
+        let path = directory.path().join("path");
+        let put = |at: &Path, name: &str| {
+            fs::create_dir_all(at).unwrap();
+            fs::write(at.join(name), "").unwrap();
+        };
+        let find = || find_programs(path.as_os_str(), &debian);
+
+        let error = find().unwrap_err().to_string();
+        assert!(error.ends_with("run: apt-get install postgresql"), "{error}");
+        for version in ["9", "15", "15-old"] {
+            put(&debian.join(version).join("bin"), "initdb");
+            put(&debian.join(version).join("bin"), "postgres");
+        }
+        put(&debian.join("16/bin"), "initdb");
+        put(&path, "initdb");
+        assert_eq!(find().unwrap(), debian.join("15/bin"), "the latest of those that are complete");
+        put(&path, "postgres");
+        assert_eq!(find().unwrap(), path);
     }
 }

@@ -3,14 +3,15 @@
 pub(crate) mod container;
 pub(crate) mod installed;
 
+use std::fmt;
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
 
 use crate::client::Access;
 use crate::{Error, Result};
-
-use container::Container;
-use installed::Installed;
 
 /// Where a server comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,79 @@ pub(crate) const URL: &str = "GHOSTWIRE_TEST_POSTGRES_URL";
 pub(crate) const USER: &str = "ghostwire_test";
 pub(crate) const PASSWORD: &str = "a password for tests";
 
-/// What was started, and can be stopped.
+/// A server, as what becomes of it. By itself nothing may.
+#[async_trait]
+pub(crate) trait Running: fmt::Debug + Send + Sync {
+    fn way(&self) -> Way;
+
+    /// How it came to be, for people.
+    fn origin(&self) -> String;
+
+    fn socket_directory(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Whether it has ended by itself.
+    async fn has_ended(&self) -> Result<bool>;
+
+    async fn log(&self) -> Result<String>;
+
+    async fn stop(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn kill(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn start_again(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn pause(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn resume(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn fill_disk(&self) -> Result<()> {
+        Err(not_ours())
+    }
+
+    async fn free_disk(&self) -> Result<()> {
+        Err(not_ours())
+    }
+}
+
+fn not_ours() -> Error {
+    Error::new(format!(
+        "tests do nothing to a server that {URL} names; ask for one by Options::own"
+    ))
+}
+
+/// A server that was there.
 #[derive(Debug)]
-pub(crate) enum Running {
-    Given,
-    Container(Container),
-    Installed(Installed),
+pub(crate) struct Given;
+
+#[async_trait]
+impl Running for Given {
+    fn way(&self) -> Way {
+        Way::Given
+    }
+
+    fn origin(&self) -> String {
+        format!("named by {URL}")
+    }
+
+    async fn has_ended(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn log(&self) -> Result<String> {
+        Ok(String::new())
+    }
 }
 
 /// The server that `url` names.
@@ -65,12 +133,28 @@ pub(crate) fn given(url: &str) -> Result<Access> {
     })
 }
 
-/// A port of the loopback interface that nobody uses now.
+/// A listener of the loopback interface. Its port is none that the system gives to clients: one of
+/// those would be taken while a server restarts, or connect to itself.
+pub(crate) fn listen() -> Result<TcpListener> {
+    const PORTS: std::ops::Range<u16> = 20_000..30_000;
+    let first = PORTS.start + (random() % 10_000) as u16;
+    (first..PORTS.end)
+        .chain(PORTS.start..first)
+        .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+        .ok_or_else(|| Error::new(format!("no port of {PORTS:?} is free on 127.0.0.1")))
+}
+
+/// A port as [`listen`] finds it, which nobody uses now.
 pub(crate) fn free_port() -> Result<u16> {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|error| Error::of("no free port on 127.0.0.1", error))
+    let address = listen()?.local_addr();
+    address.map(|address| address.port()).map_err(|error| Error::of("127.0.0.1", error))
+}
+
+/// Not the same in two test programs.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Nobody fills up the machine's.
@@ -78,23 +162,25 @@ pub(crate) fn no_disk() -> Error {
     Error::new("the server has no disk of its own; ask for one by Options::disk_mib")
 }
 
-/// Asks again and again until `done` says something, and gives up after a time in which even a busy
-/// machine gets there.
-pub(crate) async fn until<T>(
-    what: &str,
-    mut done: impl AsyncFnMut() -> Result<Option<T>>,
-) -> Result<T> {
-    const LIMIT: Duration = Duration::from_secs(60);
-    const PAUSE: Duration = Duration::from_millis(20);
-    let began = Instant::now();
-    loop {
-        if let Some(value) = done().await? {
-            return Ok(value);
+/// Waits for something to be so, and gives up after a time in which even a busy machine gets there.
+pub(crate) struct Patience {
+    what: &'static str,
+    began: Instant,
+}
+
+impl Patience {
+    pub(crate) fn until(what: &'static str) -> Self {
+        Self { what, began: Instant::now() }
+    }
+
+    /// A moment until it is worth looking again.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        const LIMIT: Duration = Duration::from_secs(60);
+        if self.began.elapsed() > LIMIT {
+            return Err(Error::new(format!("{}: not after {} s", self.what, LIMIT.as_secs())));
         }
-        if began.elapsed() > LIMIT {
-            return Err(Error::new(format!("{what}: not after {} s", LIMIT.as_secs())));
-        }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
     }
 }
 
