@@ -1,7 +1,7 @@
 //! The backend itself: opening, committing, reading, migrating, closing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
@@ -100,16 +100,11 @@ impl PostgresBackend {
         self.runtime.run(work).await.map_err(|error| error.during(operation))
     }
 
-    /// What commits notify others by.
-    fn channel(&self) -> Option<String> {
-        let options = &self.server.options;
-        options.notify.then(|| format!("ghostwire_{}", options.schema_name))
-    }
-
     async fn store(&self, commit: &Commit) -> Result<usize> {
         // Twice, if the store was migrated since it was opened.
         for _ in 0..2 {
-            let prepared = Prepared::of(&self.server.shapes(), commit, self.channel())?;
+            let prepared =
+                Prepared::of(&self.server.shapes(), commit, self.server.notifier.clone())?;
             let sent = self
                 .run("postgres.commit", |server| async move { store(&server, &prepared).await });
             match sent.await? {
@@ -368,6 +363,12 @@ impl Backend for PostgresBackend {
         let read = |server: Arc<Server>| async move { server.blocks(after, limit).await };
         let rows = self.run("postgres.blocks", read).await?;
         blocks::read(&rows, after, limit).map_err(|error| error.during("postgres.blocks"))
+    }
+
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        let wait =
+            |server: Arc<Server>| async move { server.listening.wait(&server, at_most).await };
+        self.run("postgres.listen", wait).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {

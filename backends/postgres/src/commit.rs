@@ -14,6 +14,7 @@ use crate::blocks;
 use crate::connection::{query, run};
 use crate::errors::Failure;
 use crate::head::{StoredHead, UPDATE_PARAMS, update};
+use crate::listen::Notifier;
 use crate::outcome;
 use crate::server::{Committing, Server, head_on};
 use crate::shape::{Shapes, Write};
@@ -36,8 +37,8 @@ pub(crate) struct Prepared {
     writes: Vec<Write>,
     pub(crate) rows: usize,
     prunes: Vec<(String, Vec<Param>)>,
-    /// What commits notify those who follow by.
-    channel: Option<String>,
+    /// What it notifies those who follow by.
+    notifier: Option<Notifier>,
 }
 
 /// How storing ended.
@@ -52,7 +53,7 @@ pub(crate) enum Stored {
 impl Prepared {
     /// # Errors
     /// `Corrupt` for a row that its table cannot hold.
-    pub(crate) fn of(shapes: &Shapes, commit: &Commit, channel: Option<String>) -> Result<Self> {
+    pub(crate) fn of(shapes: &Shapes, commit: &Commit, notifier: Option<Notifier>) -> Result<Self> {
         let (writes, rows) = shapes.writes(&commit.rows)?;
         let prune = |range: &KeyRange| shapes.of(range.table)?.prune(range);
         let prunes = commit.prune.iter().filter_map(prune).collect();
@@ -68,7 +69,7 @@ impl Prepared {
             prune: commit.prune.clone(),
             ..*commit
         };
-        Ok(Self { commit, writes, rows, prunes, channel })
+        Ok(Self { commit, writes, rows, prunes, notifier })
     }
 
     /// The time of its block.
@@ -86,11 +87,6 @@ impl Prepared {
     /// within one statement nothing does.
     fn fits_one_statement(&self) -> bool {
         self.prunes.is_empty() && self.bytes() <= ONE_STATEMENT
-    }
-
-    /// The text of a notification.
-    fn payload(next: &Head) -> String {
-        format!("{} {}", next.serial, next.position)
     }
 
     /// The statement, which gives one row if it was stored.
@@ -127,14 +123,14 @@ impl Prepared {
             add(&mut params, part, write.params.clone());
         }
         // A notification that is not selected here would never be sent.
-        match &self.channel {
-            Some(channel) => {
+        match &self.notifier {
+            Some(notifier) => {
                 let first = params.len() + 1;
                 sql.push_str(&format!(
                     " SELECT cas.stored, pg_catalog.pg_notify(${first}, ${}) FROM cas",
                     first + 1
                 ));
-                params.extend([Param::text(channel), Param::text(&Self::payload(next))]);
+                params.extend(notifier.params(next));
             }
             None => sql.push_str(" SELECT cas.stored FROM cas"),
         }
@@ -167,11 +163,9 @@ impl Prepared {
         }
         let writes = self.writes.iter().map(|write| (write.alone.clone(), write.params.clone()));
         statements.extend(writes);
-        if let Some(channel) = &self.channel {
-            statements.push((
-                "SELECT pg_catalog.pg_notify($1, $2)".to_owned(),
-                vec![Param::text(channel), Param::text(&Self::payload(next))],
-            ));
+        if let Some(notifier) = &self.notifier {
+            let notify = "SELECT pg_catalog.pg_notify($1, $2)".to_owned();
+            statements.push((notify, notifier.params(next).into()));
         }
         statements
     }

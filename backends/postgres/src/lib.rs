@@ -26,6 +26,7 @@ mod connection;
 mod errors;
 mod head;
 mod layout;
+mod listen;
 mod outcome;
 mod range;
 mod server;

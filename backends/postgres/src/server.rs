@@ -1,7 +1,7 @@
 //! The database server as the backend uses it: a runtime of its own, a pool for reads, a connection for
 //! commits.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,14 @@ use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use tokio::runtime::{Handle, Runtime};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::connection::{connect, query, read, set_up};
 use crate::errors::in_read;
 use crate::head::StoredHead;
+use crate::listen::{Listening, Notifier};
 use crate::settings::{PoolOptions, PostgresOptions};
 use crate::shape::Shapes;
 use crate::sqlstate::During;
@@ -102,7 +104,9 @@ pub(crate) struct Server {
     pool: PgPool,
     pub(crate) committing: tokio::sync::Mutex<Committing>,
     shapes: RwLock<Arc<Shapes>>,
-    closed: AtomicBool,
+    pub(crate) notifier: Option<Notifier>,
+    pub(crate) listening: Listening,
+    closed: watch::Sender<bool>,
     pending: AtomicU64,
     timeouts: AtomicU64,
     observer: RwLock<Option<Arc<dyn ConnectionObserver>>>,
@@ -113,13 +117,16 @@ impl Server {
     pub(crate) fn new(options: PostgresOptions, shapes: Shapes) -> Result<Self> {
         let connect_options = options.connect_options()?;
         let pool = make_pool(&options, connect_options.clone());
+        let notifier = Notifier::of(&options);
         Ok(Self {
             options,
             connect_options,
             pool,
             committing: tokio::sync::Mutex::default(),
             shapes: RwLock::new(Arc::new(shapes)),
-            closed: AtomicBool::new(false),
+            notifier,
+            listening: Listening::default(),
+            closed: watch::Sender::new(false),
             pending: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             observer: RwLock::new(None),
@@ -139,10 +146,13 @@ impl Server {
     }
 
     pub(crate) fn require_open(&self) -> Result<()> {
-        match self.closed.load(Ordering::Acquire) {
-            true => Err(closed()),
-            false => Ok(()),
-        }
+        if *self.closed.borrow() { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Waits until the store is closed.
+    pub(crate) async fn closes(&self) {
+        // Fails only if the sender is gone, which `self` owns.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     pub(crate) fn observe(&self, observer: Arc<dyn ConnectionObserver>) {
@@ -218,7 +228,8 @@ impl Server {
 
     /// Ends every connection.
     pub(crate) async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.send_replace(true);
+        self.listening.end().await;
         let connection = self.committing.lock().await.connection.take();
         if let Some(connection) = connection {
             // It ends either way.

@@ -39,6 +39,7 @@ impl Writer {
             queue.close();
         }
         let blocked = self.drain(queue).await;
+        self.serve_followers().await;
         let more = !self.waiting.is_empty() || !queue.is_empty();
         match self.next_step(blocked || !more) {
             Step::Rotate => self.rotate(more).await,
@@ -139,6 +140,10 @@ impl Writer {
         request: Request,
         queue: &mut mpsc::Receiver<Request>,
     ) -> Option<Request> {
+        if let Request::Follow(position, answer) = request {
+            self.followers.push((position, answer));
+            return None;
+        }
         let load = match &request {
             Request::Submit(submission, _) => Load::of(&submission.command),
             Request::Append(series, _) => Load::Series(series.rows.len()),

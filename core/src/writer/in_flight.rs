@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
@@ -45,6 +45,8 @@ pub(super) struct InFlight {
     /// What it changes of the consumers.
     entered: Entered,
     storing: Storing,
+    /// When it was sent: it was the newest one when it was stored, which is later.
+    sent_at: Duration,
     /// Of the batch, and of its commit.
     _batch_span: Span,
     span: Span,
@@ -287,7 +289,11 @@ impl Writer {
         self.put_back(callers.into_requests());
     }
 
-    fn put_back(&mut self, requests: impl DoubleEndedIterator<Item = Request>) {
+    pub(super) fn has_commit_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    pub(super) fn put_back(&mut self, requests: impl DoubleEndedIterator<Item = Request>) {
         requests.rev().for_each(|request| self.waiting.push_front(request));
     }
 
@@ -429,6 +435,7 @@ impl Writer {
             advance,
             entered,
             storing: Storing::Ended(Ok(()).into()),
+            sent_at: self.elapsed(),
             _batch_span: batch_span,
             span,
             timing,
@@ -460,7 +467,7 @@ impl Writer {
             self.checkpointer.add_block(block, changes, audit_rows, retain);
         }
         let serial = stored.state.serial();
-        let replaced = self.publish_state(std::mem::take(&mut stored.state), audit);
+        let replaced = self.publish_state(std::mem::take(&mut stored.state), audit, stored.sent_at);
         let slow = self.slow(&stored);
         stored.callers.answer(serial);
         // Nobody waits for what is told of it.
@@ -471,17 +478,13 @@ impl Writer {
         }
     }
 
-    /// Gives what was published before.
-    pub(super) fn publish_state(&self, state: State, audit: UnflushedAudit) -> Arc<Published> {
-        self.publish_state_of(state, audit, Instant::now())
-    }
-
-    /// Publishes a state that was the newest one at a moment. Gives what was published before.
-    pub(super) fn publish_state_of(
+    /// Publishes a state that holds everything that was durable at a moment. Gives what was published
+    /// before.
+    pub(super) fn publish_state(
         &self,
         state: State,
         audit: UnflushedAudit,
-        fresh_at: Instant,
+        fresh_at: Duration,
     ) -> Arc<Published> {
         let serial = state.serial();
         let dirty = self.checkpointer.backlog.len() as u64;

@@ -34,7 +34,7 @@ impl Writer {
             Request::Consumers(change, answer) => {
                 answer.send(self.change_consumers(change).await);
             }
-            Request::Submit(..) | Request::Append(..) => {}
+            Request::Submit(..) | Request::Append(..) | Request::Follow(..) => {}
         }
     }
 
@@ -181,6 +181,7 @@ impl Writer {
     /// Stores a commit without a block. Tells whether it was stored; if another process was first, the
     /// state is the one after that.
     async fn stored(&mut self, commit: &Commit) -> Result<bool> {
+        let sent_at = self.elapsed();
         match self.store(commit).await {
             Ok(()) => {
                 self.confirm().await.map_err(|error| unconfirmed(&error))?;
@@ -189,7 +190,7 @@ impl Writer {
                 if commit.id().is_some() {
                     state.set_position(commit.expected.next());
                 }
-                self.publish_state(state, published.audit.clone());
+                self.publish_state(state, published.audit.clone(), sent_at);
                 Ok(true)
             }
             Err(error) if *error.kind() == ErrorKind::Conflict => {

@@ -46,13 +46,13 @@ mod upkeep;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, BackendInfo, Commit, Head};
 use crate::block::{Serial, Sizes};
 use crate::checkpoint::Checkpointer;
 use crate::digest::DigestCache;
-use crate::domain::{LineageId, SideId, StoreId, WriterId};
+use crate::domain::{Clock, LineageId, SideId, StoreId, WriterId};
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::health::Vital;
@@ -60,7 +60,7 @@ use crate::log::consumers::Consumers;
 use crate::log::hold::Holds;
 use crate::observe::{CountsCache, Event, KeptViews, Reads, Recorder, Watchers, system_name};
 use crate::options::{Materialize, StoreOptions, WriterOptions};
-use crate::position::Epoch;
+use crate::position::{Epoch, Position};
 use crate::state::State;
 use crate::store::Companion;
 use crate::view::Published;
@@ -147,6 +147,7 @@ pub(crate) struct Shared {
 pub(crate) struct Writer {
     backend: Arc<dyn Backend>,
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     options: WriterOptions,
     materialize: Materialize,
@@ -171,6 +172,8 @@ pub(crate) struct Writer {
     poisoned: bool,
     /// What was taken from the queue and waits.
     waiting: VecDeque<Request>,
+    /// Who waits until a position is published that others have committed.
+    followers: Vec<(Position, Answer<()>)>,
     /// The open batch, decided on top of the commit in flight.
     batch: Option<Batch>,
     /// Of the block before the open batch's.
@@ -212,6 +215,7 @@ impl Writer {
         Self {
             backend,
             shared,
+            clock: options.clock.clone(),
             entropy: options.entropy.clone(),
             options: options.writer.clone(),
             // Of processes that share a backend, one that flushes late would write older rows over
@@ -229,6 +233,7 @@ impl Writer {
             stopped: None,
             poisoned: false,
             waiting: VecDeque::new(),
+            followers: Vec::new(),
             batch: None,
             last_sizes: Sizes::default(),
             in_flight: None,
@@ -251,6 +256,11 @@ impl Writer {
     fn next_commit(&self) -> Commit {
         let expected = self.shared.published.load().state.position();
         Commit { expected, epoch: self.epoch, ..Commit::default() }
+    }
+
+    /// The time by which views tell their age.
+    fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
     }
 
     /// Why nothing can be written at all.
