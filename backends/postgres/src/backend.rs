@@ -18,7 +18,7 @@ use crate::connection::{change, connect, facts, query, read, run};
 use crate::head::{META, StoredHead};
 use crate::layout::{self, Holds};
 use crate::outcome::lock_head;
-use crate::server::{OwnRuntime, Server, head_on};
+use crate::server::{OwnRuntime, Server, head_on, within};
 use crate::shape::Shapes;
 use crate::sqlstate::During;
 use crate::verify::verify;
@@ -100,14 +100,29 @@ impl PostgresBackend {
         self.runtime.run(work).await.map_err(|error| error.during(operation))
     }
 
+    /// The same for what writes: ended after the time that a commit may take, and then its connection is
+    /// closed.
+    async fn write<T, F>(
+        &self,
+        operation: &'static str,
+        late: ErrorKind,
+        work: impl FnOnce(Arc<Server>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let deadline = self.server.options.deadlines.commit;
+        self.run(operation, |server| within(deadline, late, work(server))).await
+    }
+
     async fn store(&self, commit: &Commit) -> Result<usize> {
         // Twice, if the store was migrated since it was opened.
         for _ in 0..2 {
             let prepared =
                 Prepared::of(&self.server.shapes(), commit, self.server.notifier.clone())?;
-            let sent = self
-                .run("postgres.commit", |server| async move { store(&server, &prepared).await });
-            match sent.await? {
+            let send = |server: Arc<Server>| async move { store(&server, &prepared).await };
+            match self.write("postgres.commit", ErrorKind::OutcomeUnknown, send).await? {
                 Stored::Rows(rows) => return Ok(rows),
                 Stored::OtherSchema => {
                     self.run("postgres.commit", |server| async move { look_again(&server).await })
@@ -308,8 +323,7 @@ async fn reopen(server: &Server) -> Result<Head> {
         }
     };
     let head = found.head;
-    committing.connection = Some(connection);
-    committing.known = Some(found);
+    committing.keep(connection, found);
     Ok(head)
 }
 
@@ -401,16 +415,19 @@ impl Backend for PostgresBackend {
     }
 
     async fn probe(&self, epoch: Epoch) -> Result<()> {
-        self.run("postgres.probe", |server| async move { probe(&server, epoch).await }).await
+        let write = |server: Arc<Server>| async move { probe(&server, epoch).await };
+        self.write("postgres.probe", ErrorKind::Unavailable, write).await
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {
         let head = *head;
-        self.run("postgres.adopt", |server| async move { adopt(&server, head).await }).await
+        let write = |server: Arc<Server>| async move { adopt(&server, head).await };
+        self.write("postgres.adopt", ErrorKind::OutcomeUnknown, write).await
     }
 
     async fn reopen(&self) -> Result<Head> {
-        self.run("postgres.reopen", |server| async move { reopen(&server).await }).await
+        let ask = |server: Arc<Server>| async move { reopen(&server).await };
+        self.write("postgres.reopen", ErrorKind::Unavailable, ask).await
     }
 
     async fn verify(&self) -> Result<()> {

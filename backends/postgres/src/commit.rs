@@ -249,13 +249,13 @@ pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored
                 continue;
             }
             Err(error) => {
-                keep(&mut committing, connection, known);
+                committing.keep(connection, known);
                 return Err(error);
             }
         };
         match prepared.send(&mut connection, server, (&known, &next), false).await {
             Ok(true) => {
-                keep(&mut committing, connection, known.moved_to(&next));
+                committing.keep(connection, known.moved_to(&next));
                 return Ok(Stored::Rows(prepared.rows));
             }
             Ok(false) => {
@@ -263,7 +263,7 @@ pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored
                 let found = found.map_err(|failure| failure.error)??;
                 let is_refused = found.is_as(&known);
                 let refusal = found.refusal(prepared.time());
-                keep(&mut committing, connection, found);
+                committing.keep(connection, found);
                 if is_refused {
                     return Err(refusal);
                 }
@@ -287,10 +287,4 @@ pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored
     Err(failed.unwrap_or_else(|| {
         Error::new(ErrorKind::Conflict, "other processes kept changing the head first")
     }))
-}
-
-/// For the next commit.
-fn keep(committing: &mut Committing, connection: PgConnection, known: StoredHead) {
-    committing.connection = Some(connection);
-    committing.known = Some(known);
 }

@@ -136,26 +136,26 @@ pub(crate) fn insert(schema: &str, head: &Head) -> (String, Vec<Param>) {
     (sql, values(head, 1))
 }
 
-/// How many parameters [`StoredHead::update`] has.
-pub(crate) const UPDATE_PARAMS: usize = COLUMNS.len() + 5;
+/// How many parameters [`update`] has.
+pub(crate) const UPDATE_PARAMS: usize = 2 * COLUMNS.len() + 2;
 
-/// The statement that changes the row from what is known to what follows, if it still is that; `$1` is the
-/// first of its parameters. One row says that it did.
+/// The statement that changes the row from what is known to what follows, if every column still is as
+/// known; `$1` is the first of its parameters. One row says that it did.
 pub(crate) fn update(schema: &str) -> String {
-    let sets: Vec<String> = COLUMNS
-        .iter()
-        .enumerate()
-        .map(|(index, (name, ..))| format!("\"{name}\" = ${}", index + 1))
-        .collect();
-    let first = COLUMNS.len() + 1;
-    let [revision, check, lineage, time, ahead] =
-        [first, first + 1, first + 2, first + 3, first + 4];
+    let list = |part: &dyn Fn((usize, &str)) -> String| {
+        let parts = COLUMNS.iter().enumerate().map(|(index, (name, ..))| part((index + 1, name)));
+        parts.collect::<Vec<_>>().join(", ")
+    };
+    let count = COLUMNS.len();
+    let sets = list(&|(number, name)| format!("\"{name}\" = ${number}"));
+    let columns = list(&|(_, name)| format!("m.\"{name}\""));
+    let known = list(&|(number, _)| format!("${}", count + number));
+    let [time, ahead] = [2 * count + 1, 2 * count + 2];
     format!(
-        "UPDATE \"{schema}\".\"{META}\" AS m SET {} WHERE m.\"one\" AND m.\"revision\" = ${revision} \
-         AND m.\"row_check\" = ${check} AND m.\"lineage\" = ${lineage} AND m.\"halted\" IS NULL \
+        "UPDATE \"{schema}\".\"{META}\" AS m SET {sets} WHERE m.\"one\" \
+         AND ROW({columns}) IS NOT DISTINCT FROM ROW({known}) AND m.\"halted\" IS NULL \
          AND (${time} IS NULL OR ${time} <= pg_catalog.clock_timestamp() \
-         + ${ahead} * pg_catalog.make_interval(secs => 0.000001)) RETURNING 1 AS stored",
-        sets.join(", ")
+         + ${ahead} * pg_catalog.make_interval(secs => 0.000001)) RETURNING 1 AS stored"
     )
 }
 
@@ -218,10 +218,8 @@ impl StoredHead {
     ) -> Vec<Param> {
         let mut params = values(next, self.revision.saturating_add(1));
         let bounded = time.filter(|_| ahead.is_some());
+        params.extend(values(&self.head, self.revision));
         params.extend([
-            Param::count(self.revision),
-            Param::integer(self.check),
-            Param::id(self.head.lineage.as_bytes()),
             bounded.map_or(Param::null(Storage::Time), |time| Param::time(time.as_micros())),
             Param::integer(ahead.unwrap_or(0)),
         ]);

@@ -51,9 +51,10 @@ fn is_lock_timeout(failure: &Failure) -> bool {
 
 /// What is found under the lock.
 enum Found {
-    Stored,
+    /// It is stored, and this is the head by now.
+    Stored(StoredHead),
     /// Another commit is there.
-    Other,
+    Other(StoredHead),
     /// It cannot be told any more.
     Forgotten,
     /// It was not there, and the attempt to send it again was not answered.
@@ -85,12 +86,12 @@ pub(crate) async fn find(
                 continue;
             };
             match ask(&mut connection, server, prepared, (known, next)).await {
-                Ok(Found::Stored) => {
-                    committing.connection = Some(connection);
+                Ok(Found::Stored(head)) => {
+                    committing.keep(connection, head);
                     return Ok(());
                 }
-                Ok(Found::Other) => {
-                    committing.connection = Some(connection);
+                Ok(Found::Other(head)) => {
+                    committing.keep(connection, head);
                     return Err(Error::new(ErrorKind::Conflict, "another commit came first"));
                 }
                 Ok(Found::Forgotten) => return Err(unknown()),
@@ -119,7 +120,7 @@ async fn ask(
     if found.is_as(known) {
         return match prepared.send(connection, server, (known, next), true).await {
             Ok(true) => match run(connection, "COMMIT", During::Commit).await {
-                Ok(()) => Ok(Found::Stored),
+                Ok(()) => Ok(Found::Stored(known.moved_to(next))),
                 Err(Failure { verdict: Verdict::Unknown, .. }) => Ok(Found::Open),
                 Err(failure) => Err(failure.error),
             },
@@ -132,23 +133,27 @@ async fn ask(
             Err(failure) => Err(failure.error),
         };
     }
-    let outcome = compare(connection, namespace, prepared, (&found.head, next)).await?;
+    let is_stored = compare(connection, namespace, prepared, (&found.head, next)).await?;
     run(connection, "ROLLBACK", During::Read).await.map_err(|failure| failure.error)?;
-    Ok(outcome)
+    Ok(match is_stored {
+        Some(true) => Found::Stored(found),
+        Some(false) => Found::Other(found),
+        None => Found::Forgotten,
+    })
 }
 
-/// Compares the commit that is stored where this one would be with it.
+/// Whether the commit that is stored where this one would be is this one; `None` if that cannot be told any
+/// more.
 async fn compare(
     connection: &mut PgConnection,
     namespace: &str,
     prepared: &Prepared,
     (found, next): (&Head, &Head),
-) -> Result<Found> {
+) -> Result<Option<bool>> {
     // What has no id only flushes or keeps books: to do that again is to do it.
-    let Some(sent) = prepared.commit.id() else { return Ok(Found::Other) };
-    let is_sent = |id| if id == sent { Found::Stored } else { Found::Other };
+    let Some(sent) = prepared.commit.id() else { return Ok(Some(false)) };
     if found.position == next.position {
-        return Ok(is_sent(found.commit));
+        return Ok(Some(found.commit == sent));
     }
     let block = prepared.commit.block.as_ref();
     let (number, is_there, is_kept) = match block {
@@ -162,15 +167,15 @@ async fn compare(
         }
     };
     if !is_there {
-        return Ok(Found::Other);
+        return Ok(Some(false));
     }
     if !is_kept {
-        return Ok(Found::Forgotten);
+        return Ok(None);
     }
     let sql = select_id(namespace, block.is_some());
     let rows = query(connection, &sql, &[Param::count(number)], During::Read).await;
     match rows.map_err(|failure| failure.error)?.first() {
-        Some(row) => Ok(is_sent(CommitId::from_bytes(fixed_at(row, 0)?))),
-        None => Ok(Found::Other),
+        Some(row) => Ok(Some(CommitId::from_bytes(fixed_at(row, 0)?) == sent)),
+        None => Ok(Some(false)),
     }
 }

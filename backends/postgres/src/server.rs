@@ -96,6 +96,13 @@ pub(crate) struct Committing {
     pub(crate) known: Option<StoredHead>,
 }
 
+impl Committing {
+    /// For the next commit.
+    pub(crate) fn keep(&mut self, connection: PgConnection, known: StoredHead) {
+        (self.connection, self.known) = (Some(connection), Some(known));
+    }
+}
+
 /// What every call of the backend needs.
 #[derive(Debug)]
 pub(crate) struct Server {

@@ -1,7 +1,9 @@
 //! The backend on a real server, and what can happen on the way there.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod altered;
 mod lost;
 mod refused;
+mod standing;
 mod support;
