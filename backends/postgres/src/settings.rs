@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 /// PostgreSQL cuts longer names, and then they are others.
 const MAX_NAME: usize = 63;
-/// So that the channel that is named after the schema fits, too.
+/// So that a channel named after the schema fits, too.
 const MAX_SCHEMA: usize = 48;
 /// Statements that a connection keeps prepared. A commit's depends on which tables it touches.
 const STATEMENTS: usize = 256;
@@ -99,6 +99,7 @@ pub struct PostgresOptions {
     password: Option<Password>,
     tls: Option<Tls>,
     root_certificate: Option<PathBuf>,
+    listen: Option<(String, u16)>,
     pub(crate) schema_name: String,
     pub(crate) pool: PoolOptions,
     pub(crate) deadlines: Deadlines,
@@ -129,6 +130,7 @@ impl PostgresOptions {
             password: None,
             tls: None,
             root_certificate: None,
+            listen: None,
             schema_name: "ghostwire".to_owned(),
             pool: PoolOptions::default(),
             deadlines: Deadlines::default(),
@@ -172,6 +174,14 @@ impl PostgresOptions {
         self
     }
 
+    /// Where notifications come from, if there is something between this and the server that does not pass
+    /// them on.
+    #[must_use]
+    pub fn listen(mut self, host: impl Into<String>, port: u16) -> Self {
+        self.listen = Some((host.into(), port));
+        self
+    }
+
     /// The schema that holds the tables, `ghostwire` by default. Several stores in one database have one
     /// each.
     #[must_use]
@@ -194,8 +204,7 @@ impl PostgresOptions {
         self
     }
 
-    /// Whether each commit notifies the channel `ghostwire_` and the schema's name, as by default. Those of the
-    /// whole cluster take turns at that.
+    /// Whether commits notify the other processes, and these listen; so by default. Without it they poll.
     #[must_use]
     pub fn notify(mut self, notify: bool) -> Self {
         self.notify = notify;
@@ -263,6 +272,11 @@ impl PostgresOptions {
         check_schema(&self.schema_name)?;
         check_port("port", self.port)?;
         check_tls(&self.host, self.tls)?;
+        if let Some((host, port)) = &self.listen {
+            check_host("listen_host", host)?;
+            check_port("listen_port", *port)?;
+            check_tls(host, self.tls)?;
+        }
         let PoolOptions { min, max, idle, lifetime } = self.pool;
         let range = |name: &'static str, value: u64, lowest: u64, highest: u64| match (lowest
             ..=highest)
@@ -292,11 +306,24 @@ impl PostgresOptions {
     /// What sqlx connects by. No statement and no parameter of one is logged.
     pub(crate) fn connect_options(&self) -> Result<PgConnectOptions> {
         self.check()?;
-        let host = &self.host;
+        Ok(self.options_for(&self.host, self.port))
+    }
+
+    /// The same for the connection that listens.
+    pub(crate) fn listen_options(&self) -> Result<PgConnectOptions> {
+        self.check()?;
+        let (host, port) = match &self.listen {
+            Some((host, port)) => (host, *port),
+            None => (&self.host, self.port),
+        };
+        Ok(self.options_for(host, port))
+    }
+
+    fn options_for(&self, host: &str, port: u16) -> PgConnectOptions {
         let tls = self.tls.unwrap_or_else(|| default_tls(host));
         let mut options = PgConnectOptions::new_without_pgpass()
             .host(host)
-            .port(self.port)
+            .port(port)
             .database(&self.database)
             .username(&self.user)
             // An empty one, so that none comes from a variable of libpq.
@@ -312,10 +339,10 @@ impl PostgresOptions {
         if is_socket(host) {
             options = options.socket(Path::new(host));
         }
-        Ok(match &self.root_certificate {
+        match &self.root_certificate {
             Some(path) => options.ssl_root_cert(path),
             None => options,
-        })
+        }
     }
 }
 
@@ -427,6 +454,7 @@ mod tests {
         assert_eq!(*off.kind(), ErrorKind::InvalidArgument);
         assert!(off.to_string().contains("db.example"), "{off}");
         assert!(options("127.0.0.1").tls(Some(Tls::VerifyFull)).check().is_ok());
+        assert!(options("127.0.0.1").listen("db.example", 1).tls(Some(Tls::Off)).check().is_err());
     }
 
     #[test]

@@ -457,10 +457,26 @@ pub(super) static KEYS: &[Key] = &[
     Key::store(
         "postgres.notify",
         Kind::Boolean,
-        "Whether each commit notifies the channel `ghostwire_` and the schema's name, for programs that listen.",
+        "Whether commits notify the other processes, and these listen; otherwise they look by themselves.",
         |s| postgres(s).map(|o| Value::Boolean(o.notify)),
         |s, v| with_postgres(s, v.boolean()?, |o, notify| o.notify = notify),
     ),
+    Key::store(
+        "postgres.listen_host",
+        Kind::Host,
+        "Where notifications come from, if something stands before `host` that does not pass them on.",
+        |s| postgres(s)?.listen_host.clone().map(Value::Text),
+        |s, v| with_postgres(s, v.into_text()?, |o, text| o.listen_host = Some(text)),
+    )
+    .unless_set("as `host`"),
+    Key::store(
+        "postgres.listen_port",
+        integer(1, 65535),
+        "The port there.",
+        |s| postgres(s)?.listen_port.map(Value::Integer),
+        |s, v| with_postgres(s, v.integer()?, |o, port| o.listen_port = Some(port)),
+    )
+    .unless_set("as `port`"),
     Key::store(
         "postgres.max_clock_ahead_ms",
         integer(1, 86400000),

@@ -40,8 +40,12 @@ pub struct PostgresOptions {
     pub read_timeout_ms: u64,
     /// How long a commit may take.
     pub commit_timeout_ms: u64,
-    /// Whether each commit notifies the channel of the schema.
+    /// Whether commits notify the other processes.
     pub notify: bool,
+    /// Where notifications come from, if not from `host`.
+    pub listen_host: Option<String>,
+    /// The port there.
+    pub listen_port: Option<u64>,
     /// How far a block's time may be ahead of the server's clock.
     pub max_clock_ahead_ms: u64,
     /// What to do about a server that may forget what it confirmed.
@@ -68,6 +72,8 @@ impl Default for PostgresOptions {
             read_timeout_ms: 10_000,
             commit_timeout_ms: 10_000,
             notify: true,
+            listen_host: None,
+            listen_port: None,
             max_clock_ahead_ms: 5_000,
             durability: PostgresDurability::Required,
         }
