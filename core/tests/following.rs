@@ -97,8 +97,8 @@ async fn create(store: &Arc<dyn Store>, name: &str) {
 async fn a_view_is_never_older_than_it_says() {
     let memory = memory();
     let far = Arc::new(Far::new(&memory));
-    let options = StoreOptions { follows: false, ..options(&far) };
-    let store = open(far.clone(), options).await.unwrap();
+    let alone = StoreOptions { follows: false, ..options(&far) };
+    let store = open(far.clone(), alone).await.unwrap();
     // What was read when it was opened is as old as the first question.
     assert!(store.view().age() >= 2 * SECOND);
     let fresh = store.fresh_view().await.unwrap();
@@ -107,7 +107,7 @@ async fn a_view_is_never_older_than_it_says() {
     assert_eq!(store.view().age(), 2 * SECOND, "so does a commit");
     far.clock.advance(10 * SECOND);
     assert_eq!(store.view().age(), 12 * SECOND);
-    let other = open(Arc::new(memory.clone()), StoreOptions::default()).await.unwrap();
+    let other = open(Arc::new(memory.clone()), options(&far)).await.unwrap();
     create(&other, "bob").await;
     let fresh = store.fresh_view().await.unwrap();
     assert_eq!(fresh.users().len(), 2);

@@ -3,6 +3,7 @@
 
 mod access;
 mod altered;
+mod following;
 mod lost;
 mod refused;
 mod standing;
