@@ -16,7 +16,7 @@ use crate::errors::Failure;
 use crate::head::{StoredHead, UPDATE_PARAMS, update};
 use crate::listen::Notifier;
 use crate::outcome;
-use crate::server::{Committing, Server, head_on};
+use crate::server::{Server, head_on};
 use crate::shape::{Shapes, Write};
 use crate::sqlstate::{During, Verdict};
 use crate::wire::Param;
