@@ -18,12 +18,12 @@ use crate::connection::{change, connect, facts, query, read, run};
 use crate::head::{META, StoredHead};
 use crate::layout::{self, Holds};
 use crate::outcome::lock_head;
-use crate::server::{OwnRuntime, Server, head_on, within};
+use crate::server::{Committing, OwnRuntime, Server, head_on, within};
 use crate::shape::Shapes;
 use crate::sqlstate::During;
 use crate::verify::verify;
 use crate::wire::{boolean_at, count_at};
-use crate::{NAME, PostgresOptions, blocks};
+use crate::{NAME, PostgresOptions, blocks, turn};
 
 /// A store in a PostgreSQL database.
 #[derive(Debug)]
@@ -306,7 +306,7 @@ async fn adopt(server: &Server, head: Head) -> Result<()> {
 async fn reopen(server: &Server) -> Result<Head> {
     let namespace = server.namespace();
     let mut committing = server.committing.lock().await;
-    (committing.connection, committing.known) = (None, None);
+    *committing = Committing::default();
     let mut connection = server.connect().await?;
     let found = if server.options.read_only {
         let head = head_on(&mut connection, namespace, false, During::Read).await;
@@ -383,6 +383,19 @@ impl Backend for PostgresBackend {
         let wait =
             |server: Arc<Server>| async move { server.listening.wait(&server, at_most).await };
         self.run("postgres.listen", wait).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        if self.server.options.read_only {
+            return Ok(false);
+        }
+        let take = |server: Arc<Server>| async move { turn::take(&server).await };
+        self.write("postgres.take_turn", ErrorKind::Unavailable, take).await.map(|()| true)
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        let end = |server: Arc<Server>| async move { turn::end(&server).await };
+        self.write("postgres.end_turn", ErrorKind::Unavailable, end).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {

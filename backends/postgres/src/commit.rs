@@ -15,11 +15,11 @@ use crate::connection::{query, run};
 use crate::errors::Failure;
 use crate::head::{StoredHead, UPDATE_PARAMS, update};
 use crate::listen::Notifier;
-use crate::outcome;
 use crate::server::{Server, head_on};
 use crate::shape::{Shapes, Write};
 use crate::sqlstate::{During, Verdict};
 use crate::wire::Param;
+use crate::{outcome, turn};
 
 /// Beyond so many bytes each table gets a statement of its own: the server has a copy of a statement's
 /// parameters in memory.
@@ -217,6 +217,11 @@ impl Prepared {
 pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored> {
     server.require_open()?;
     let mut committing = server.committing.lock().await;
+    if let Some(turn) = committing.turn.take()
+        && let Some(stored) = turn::store(server, &mut committing, turn, prepared).await?
+    {
+        return Ok(stored);
+    }
     let mut failed: Option<Error> = None;
     for _ in 0..ATTEMPTS {
         let mut connection = match committing.connection.take() {

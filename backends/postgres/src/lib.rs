@@ -33,6 +33,7 @@ mod server;
 mod settings;
 mod shape;
 mod sqlstate;
+mod turn;
 mod verify;
 mod wire;
 

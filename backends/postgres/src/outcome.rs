@@ -34,8 +34,17 @@ pub(crate) async fn lock_head(
     connection: &mut PgConnection,
     namespace: &str,
 ) -> Result<Option<StoredHead>> {
+    lock_head_within(connection, namespace, BEGIN).await
+}
+
+/// The same in a transaction that begins otherwise.
+pub(crate) async fn lock_head_within(
+    connection: &mut PgConnection,
+    namespace: &str,
+    begin: &str,
+) -> Result<Option<StoredHead>> {
     let locked = async {
-        run(connection, BEGIN, During::Read).await?;
+        run(connection, begin, During::Read).await?;
         head_on(connection, namespace, true, During::Read).await
     };
     match locked.await {

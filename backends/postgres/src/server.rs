@@ -23,6 +23,7 @@ use crate::listen::{Listening, Notifier};
 use crate::settings::{PoolOptions, PostgresOptions};
 use crate::shape::Shapes;
 use crate::sqlstate::During;
+use crate::turn::Turn;
 use crate::wire::Param;
 
 /// Connections work on the runtime that made them, and whoever calls the backend has its own, which may end
@@ -94,6 +95,8 @@ pub(crate) struct Committing {
     pub(crate) connection: Option<PgConnection>,
     /// As it was after the last commit, or when it was last read.
     pub(crate) known: Option<StoredHead>,
+    /// While this process has its turn.
+    pub(crate) turn: Option<Turn>,
 }
 
 impl Committing {
@@ -237,7 +240,7 @@ impl Server {
     pub(crate) async fn close(&self) {
         self.closed.send_replace(true);
         self.listening.end().await;
-        let connection = self.committing.lock().await.connection.take();
+        let Committing { connection, .. } = std::mem::take(&mut *self.committing.lock().await);
         if let Some(connection) = connection {
             // It ends either way.
             let _ = connection.close().await;

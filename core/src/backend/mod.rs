@@ -84,6 +84,25 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
         Ok(())
     }
 
+    /// Has nobody else commit until the next `commit` of this handle has ended, or
+    /// [`end_turn`](Backend::end_turn) is called, or the backend finds that this takes too long; and tells
+    /// whether that is so. Whoever then reads what is stored, decides and commits does not come second. By
+    /// default there are no turns.
+    ///
+    /// # Errors
+    /// `Busy` if others keep theirs; `Unavailable`. Nothing is stored then, and nobody kept from anything.
+    async fn take_turn(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Lets others commit again. Does nothing if the turn has ended.
+    ///
+    /// # Errors
+    /// `Unavailable`; the backend then ends it by itself.
+    async fn end_turn(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Stores everything in `commit`, or nothing. If the future is dropped the outcome is unknown, and
     /// what it used (a connection, a transaction) is closed, never used again.
     ///

@@ -89,6 +89,14 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().await_change(at_most).await
     }
 
+    async fn take_turn(&self) -> Result<bool> {
+        self.inner().take_turn().await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        self.inner().end_turn().await
+    }
+
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.inner().commit(commit).await
     }
@@ -158,6 +166,14 @@ impl<L: Layer> Backend for L {
 
     async fn await_change(&self, at_most: Duration) -> Result<()> {
         Layer::await_change(self, at_most).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        Layer::take_turn(self).await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        Layer::end_turn(self).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {

@@ -282,6 +282,7 @@ impl Writer {
     /// Has the requests decided again before all others, unless that has happened too often.
     fn retry(&mut self, callers: Callers) {
         self.conflicts += 1;
+        self.turns.lost(Instant::now());
         if self.conflicts >= ATTEMPTS {
             self.conflicts = 0;
             return callers.fail(&outrun());
@@ -310,6 +311,7 @@ impl Writer {
         let error = match self.settle(&in_flight.commit, stored.outcome).await {
             Ok(()) => {
                 self.conflicts = 0;
+                self.turns.won();
                 self.sequences.extend(in_flight.sequences.iter().copied());
                 self.consumers.stored(std::mem::take(&mut in_flight.entered));
                 return Some(Durable(in_flight));
@@ -332,9 +334,7 @@ impl Writer {
     fn take_back(&mut self, in_flight: InFlight) -> Callers {
         let flushed = in_flight.commit.rows.get(in_flight.flushed.clone()).unwrap_or_default();
         self.checkpointer.backlog.put_back(flushed, in_flight.advance);
-        if let Some(batch) = self.batch.take() {
-            self.put_back(batch.into_requests());
-        }
+        self.reconsider_batch();
         in_flight.callers
     }
 

@@ -28,7 +28,7 @@
 //! - [`outcome`]: how a commit ended. After an error that leaves this open the writer is *poisoned*: it
 //!   accepts nothing until it has reopened the backend and compared.
 //! - [`event_loop`]: the queue, and what is done when. [`flush`]: commits that only flush.
-//!   [`maintenance`]: requests that are no commands. [`upkeep`]: what the backend does by itself.
+//!   [`turns`]: what is done where others keep writing, too. [`maintenance`]: requests that are no commands. [`upkeep`]: what the backend does by itself.
 //!   [`observing`]: what is told of all that. [`shutdown`]: how it ends.
 
 mod batch;
@@ -41,6 +41,7 @@ mod observing;
 mod outcome;
 mod request;
 mod shutdown;
+mod turns;
 mod upkeep;
 
 use std::collections::{HashMap, VecDeque};
@@ -71,6 +72,7 @@ use in_flight::InFlight;
 pub use request::Committed;
 pub(crate) use request::{Answer, ConsumerChange, Origin, Request, SeriesRows, weight};
 pub(crate) use shutdown::{Closing, End};
+use turns::Turns;
 use upkeep::Upkeep;
 
 /// What the writer begins with beside the state.
@@ -187,6 +189,7 @@ pub(crate) struct Writer {
     commit_thread: CommitThread,
     /// How often in a row another process committed first.
     conflicts: usize,
+    turns: Turns,
     upkeep: Upkeep,
     companions: Vec<Arc<dyn Companion>>,
     recorder: Option<Arc<dyn Recorder>>,
@@ -241,6 +244,7 @@ impl Writer {
             alone: 0,
             commit_thread,
             conflicts: 0,
+            turns: Turns::default(),
             upkeep: Upkeep::default(),
             companions: options.companions.clone(),
             recorder: options.recorder.clone(),

@@ -1,5 +1,7 @@
 //! How a commit ended, and catching up with what other processes committed.
 
+use std::time::Instant;
+
 use super::in_flight::uninterrupted;
 use super::observing::store;
 use super::{Answer, Found, Identity, Writer};
@@ -254,11 +256,9 @@ impl Writer {
             return;
         }
         let refreshed = self.refresh().await;
-        if self.state().position() != before
-            && let Some(batch) = self.batch.take()
-        {
+        if self.state().position() != before {
             // It would come second.
-            self.put_back(batch.into_requests());
+            self.reconsider_batch();
         }
         for (_, answer) in self.followers.drain(..) {
             answer.send(refreshed.clone());
@@ -268,6 +268,15 @@ impl Writer {
     /// Applies and publishes the commits that other processes made. If their blocks are gone, the store
     /// is loaded anew; meanwhile readers have the state as it was.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
+        let before = self.state().position();
+        let caught_up = self.follow_or_load_anew().await;
+        if self.state().position() != before {
+            self.turns.others_wrote(Instant::now());
+        }
+        caught_up
+    }
+
+    async fn follow_or_load_anew(&mut self) -> Result<()> {
         match self.follow_blocks().await {
             Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
                 tracing::warn!(%error, "the blocks to catch up by are gone; loading the store anew");

@@ -106,6 +106,11 @@ pub(crate) enum ConsumerChange {
 }
 
 impl Request {
+    /// Whether it becomes part of a batch.
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self, Self::Submit(..) | Self::Append(..))
+    }
+
     pub(super) fn refuse(self, error: &Error) {
         match self {
             Self::Submit(_, answer) => answer.send(Err(error.clone())),

@@ -16,15 +16,15 @@ use crate::support::{
 };
 
 /// A backend behind a proxy, one beside it, and where they stand.
-struct Pair {
-    far: Arc<PostgresBackend>,
-    near: PostgresBackend,
-    proxy: Proxy,
-    head: Head,
+pub(crate) struct Pair {
+    pub(crate) far: Arc<PostgresBackend>,
+    pub(crate) near: PostgresBackend,
+    pub(crate) proxy: Proxy,
+    pub(crate) head: Head,
 }
 
 impl Pair {
-    async fn open(server: &Server, database: &str) -> Self {
+    pub(crate) async fn open(server: &Server, database: &str) -> Self {
         let near = open(options(server, database)).await;
         let proxy = Proxy::to(server.host(), server.port()).unwrap();
         let address = proxy.address();
@@ -37,13 +37,13 @@ impl Pair {
         Self { far, near, proxy, head }
     }
 
-    fn send(&self, commit: Commit) -> JoinHandle<Result<()>> {
+    pub(crate) fn send(&self, commit: Commit) -> JoinHandle<Result<()>> {
         let far = self.far.clone();
         tokio::spawn(async move { far.commit(&commit).await })
     }
 
     /// Waits until the store stands at this position.
-    async fn until(&self, position: u64) {
+    pub(crate) async fn until(&self, position: u64) {
         while self.near.head().await.unwrap().position.get() < position {
             tokio::task::yield_now().await;
         }

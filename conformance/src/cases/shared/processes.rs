@@ -272,6 +272,11 @@ impl Layer for Overtaken {
         self.inner.as_ref()
     }
 
+    async fn take_turn(&self) -> Result<bool> {
+        // In a turn it could not be overtaken.
+        Ok(false)
+    }
+
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.attempts.fetch_add(1, Ordering::SeqCst);
         let to_lose = self.to_lose.load(Ordering::SeqCst);
