@@ -84,6 +84,8 @@ pub(crate) enum Request {
     Replace(Vec<KeyRange>, Vec<RowChange>, Answer<()>),
     /// Look for commits of other processes.
     Refresh(Answer<()>),
+    /// Publish at least this position, to which others have committed.
+    Follow(Position, Answer<()>),
     /// The backend has been given something to do by itself.
     Wake(Answer<()>),
     /// Prove that a commit would be stored.
@@ -115,6 +117,11 @@ pub(crate) enum ConsumerChange {
 }
 
 impl Request {
+    /// Whether it becomes part of a batch.
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self, Self::Submit(..) | Self::Append(..))
+    }
+
     pub(super) fn refuse(self, error: &Error) {
         match self {
             Self::Submit(_, answer) => answer.send(Err(error.clone())),
@@ -124,6 +131,7 @@ impl Request {
             Self::Append(_, answer)
             | Self::Replace(_, _, answer)
             | Self::Refresh(answer)
+            | Self::Follow(_, answer)
             | Self::Wake(answer)
             | Self::Probe(answer) => answer.send(Err(error.clone())),
         }

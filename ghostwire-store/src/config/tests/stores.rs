@@ -88,8 +88,8 @@ fn keys_without_a_name_mean_the_store_main() {
             "[development.stores.main]\nbackend = 'zqlite'\npath = 'x'\nengine = 'native'\nmaterialize = 'commit'",
         ),
         (
-            "backend = 'postgres'\nsecret_key_file = 'k'\npostgres.url_file = 'u'",
-            "store = 'main'\nstores.main.backend = 'postgres'\nstores.main.url_file = 'u'\nsecret_key_file = 'k'",
+            "backend = 'postgres'\nsecret_key_file = 'k'\npostgres.password_file = 'u'",
+            "store = 'main'\nstores.main.backend = 'postgres'\nstores.main.password_file = 'u'\nsecret_key_file = 'k'",
         ),
         ("backend = 'memory'", "stores.main.backend = 'memory'"),
     ] {
