@@ -15,7 +15,7 @@ use crate::connection::{query, run};
 use crate::errors::Failure;
 use crate::head::{StoredHead, UPDATE_PARAMS, update};
 use crate::outcome;
-use crate::server::{Committing, Server, head_on};
+use crate::server::{Server, head_on};
 use crate::shape::{Shapes, Write};
 use crate::sqlstate::{During, Verdict};
 use crate::wire::Param;
