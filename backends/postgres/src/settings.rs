@@ -4,12 +4,13 @@
 //! not know of one it writes to the log, a mistyped password included.
 
 use std::fmt;
+use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ghostwire_store_core::domain::StoreId;
-use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_core::schema::Schema;
 use sqlx::ConnectOptions;
@@ -292,6 +293,13 @@ impl PostgresOptions {
     /// What sqlx connects by. No statement and no parameter of one is logged.
     pub(crate) fn connect_options(&self) -> Result<PgConnectOptions> {
         self.check()?;
+        if let Some(path) = &self.root_certificate {
+            File::open(path).map_err(|error| {
+                Error::new(ErrorKind::NotFound, "the file of authorities cannot be read")
+                    .with("root_certificate", path.display())
+                    .because(error)
+            })?;
+        }
         let host = &self.host;
         let tls = self.tls.unwrap_or_else(|| default_tls(host));
         let mut options = PgConnectOptions::new_without_pgpass()
@@ -401,8 +409,6 @@ fn check_schema(name: &str) -> Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use ghostwire_store_core::error::ErrorKind;
-
     use super::*;
 
     fn options(host: &str) -> PostgresOptions {
