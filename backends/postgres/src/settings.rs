@@ -4,12 +4,13 @@
 //! not know of one it writes to the log, a mistyped password included.
 
 use std::fmt;
+use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ghostwire_store_core::domain::StoreId;
-use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_core::schema::Schema;
 use sqlx::ConnectOptions;
@@ -306,17 +307,28 @@ impl PostgresOptions {
     /// What sqlx connects by. No statement and no parameter of one is logged.
     pub(crate) fn connect_options(&self) -> Result<PgConnectOptions> {
         self.check()?;
+        self.require_authorities()?;
         Ok(self.options_for(&self.host, self.port))
     }
 
     /// The same for the connection that listens.
     pub(crate) fn listen_options(&self) -> Result<PgConnectOptions> {
         self.check()?;
+        self.require_authorities()?;
         let (host, port) = match &self.listen {
             Some((host, port)) => (host, *port),
             None => (&self.host, self.port),
         };
         Ok(self.options_for(host, port))
+    }
+
+    fn require_authorities(&self) -> Result<()> {
+        let Some(path) = &self.root_certificate else { return Ok(()) };
+        File::open(path).map(drop).map_err(|error| {
+            Error::new(ErrorKind::NotFound, "the file of authorities cannot be read")
+                .with("root_certificate", path.display())
+                .because(error)
+        })
     }
 
     fn options_for(&self, host: &str, port: u16) -> PgConnectOptions {
@@ -428,8 +440,6 @@ fn check_schema(name: &str) -> Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use ghostwire_store_core::error::ErrorKind;
-
     use super::*;
 
     fn options(host: &str) -> PostgresOptions {
