@@ -38,7 +38,11 @@ const COLUMNS: [(&str, Storage, &str); 22] = [
     ("oldest_reader", Storage::Integer, "the oldest schema version whose programs may open this"),
     ("filling", Storage::Boolean, "true while this is being filled as a copy, and not complete"),
     ("credential_key", Storage::Bytes, "tells which key credentials were hashed with, and no more"),
-    ("role", Storage::Text, "what a migration between backends made this; null if there never was one"),
+    (
+        "role",
+        Storage::Text,
+        "what a migration between backends made this; null if there never was one",
+    ),
     ("migration", Storage::Id, "the migration that it is part of"),
     ("peer", Storage::Id, "the other database of that"),
     ("part", Storage::Text, "which end of it this is: source or target"),
@@ -179,7 +183,9 @@ fn named<T>(row: &PgRow, index: usize, of: impl FnOnce(&str) -> Option<T>) -> Re
     if cell(row, index)?.is_none() {
         return Ok(None);
     }
-    of(text_at(row, index)?).map(Some).ok_or_else(|| Error::corrupt("a name that stands for nothing"))
+    of(text_at(row, index)?)
+        .map(Some)
+        .ok_or_else(|| Error::corrupt("a name that stands for nothing"))
 }
 
 /// The migration that is named by three columns, or by none.
