@@ -57,6 +57,7 @@ impl Backend for MapBackend {
             signer: None,
             resealed: None,
             bytes: None,
+            file: None,
             filesystem: None,
             pool: None,
             log: None,

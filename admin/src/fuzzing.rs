@@ -4,7 +4,9 @@ use bytes::BytesMut;
 use ghostwire_store_core::backend::Row;
 use ghostwire_store_core::block::EncodedBlock;
 
-use crate::protocol::{Decoder, HEADER, MAX_REQUEST, Request, Wire, WireError, header};
+use crate::protocol::{
+    Decoder, HEADER, MAX_REQUEST, Request, SelectedRow, Wire, WireError, header,
+};
 
 /// Reads a stream of frames, as either end would.
 pub fn frames(mut bytes: &[u8]) {
@@ -29,6 +31,7 @@ pub fn message(payload: &[u8]) {
     }
     decoded::<Row>(payload);
     decoded::<EncodedBlock>(payload);
+    decoded::<SelectedRow>(payload);
 }
 
 /// However the bytes are cut into frames, the same comes out.

@@ -6,6 +6,7 @@
 //! | serve a store | [`AdminSocket`], [`SocketOptions`], [`Hooks`] |
 //! | talk to one | [`Client`] |
 //! | read one as if its files were at hand | [`RemoteBackend`] |
+//! | read some of its entities | [`Excerpt`], [`select`] |
 //! | know what goes over the socket | [`protocol`], and `docs/admin-protocol.md` |
 //!
 //! Only its owner, root and whoever is in the configured group get an answer. A client holds nothing of
@@ -15,12 +16,13 @@
 mod address;
 mod client;
 pub mod protocol;
+pub mod select;
 #[cfg(unix)]
 mod server;
 
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
-pub use client::{Client, RemoteBackend, Watch};
+pub use client::{Client, Excerpt, RemoteBackend, Watch};
 #[cfg(unix)]
 pub use server::{AdminEvent, AdminSocket, Hooks, NoHooks, Served, SocketOptions};

@@ -8,18 +8,78 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use ghostwire_store_admin::protocol::{HEADER, Issue, Kind, MAGIC, Method, Request};
-use ghostwire_store_admin::{Client, Hooks, RemoteBackend};
-use ghostwire_store_core::backend::Backend;
+use ghostwire_store_admin::select::{Condition, Selection, id_of, position};
+use ghostwire_store_admin::{Client, Excerpt, Hooks, RemoteBackend};
+use ghostwire_store_core::backend::{Backend, KeyRange, Scan, ScanPage};
 use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::command::{Transaction, UserCommand};
-use ghostwire_store_core::domain::{ActorName, NewPreAuthKey, NewUser, UserId};
+use ghostwire_store_core::command::{EntityRecord, Restore, Transaction, UserCommand};
+use ghostwire_store_core::domain::{ActorName, NewPreAuthKey, NewUser, Timestamp, UserId};
+use ghostwire_store_core::layer::Layer;
 use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::schema::Table;
 use ghostwire_store_core::state::Reply;
 use ghostwire_store_core::{Error, ErrorKind, Result, store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use world::World;
+
+/// Selects users.
+async fn taken(
+    excerpt: &mut Excerpt,
+    selection: &Selection,
+    page: (Option<Vec<u8>>, u32),
+) -> (Vec<EntityRecord>, bool) {
+    excerpt.take(Table::Users, selection, page).await.unwrap()
+}
+
+#[tokio::test]
+async fn some_entities_come_alone_with_what_is_shown_beside_them() {
+    let world = World::new().await;
+    world.fill(500).await;
+    let user = world.store().view().users().iter().next().unwrap().clone();
+    let key = NewPreAuthKey { user: Some(user.id), ..NewPreAuthKey::default() };
+    world.store().preauth_keys().create(key).await.unwrap();
+    let scans = || world.backend.info().counters.scans;
+    let before = scans();
+    let mut excerpt = Excerpt::new(world.client().await, false).await.unwrap();
+    let name = Condition::UserName("user-7".parse().unwrap());
+    let one = Selection::Where(vec![name], Timestamp::EPOCH);
+    let (records, more) = taken(&mut excerpt, &one, (None, 10)).await;
+    assert!(matches!(&records[..], [EntityRecord::User(user)] if user.name.as_str() == "user-7"));
+    assert!(!more);
+    // Page by page everything comes, once and in order.
+    let all = Selection::Where(Vec::new(), Timestamp::EPOCH);
+    let (mut ids, mut after) = (Vec::new(), None);
+    loop {
+        let (records, more) = taken(&mut excerpt, &all, (after, 128)).await;
+        ids.extend(records.iter().map(id_of));
+        after = records.last().map(position);
+        if !more {
+            break;
+        }
+    }
+    let view = world.store().view();
+    assert!(
+        ids.iter().eq(view
+            .images_of(Table::Users)
+            .map(|user| id_of(&user))
+            .collect::<Vec<_>>()
+            .iter())
+    );
+    // By a part of its id, and what names it.
+    let part = Selection::Called(user.id.to_string()[20..].to_owned());
+    assert_eq!(taken(&mut excerpt, &part, (None, 10)).await.0, [EntityRecord::User(user.clone())]);
+    let mut keys = Excerpt::new(world.client().await, false).await.unwrap();
+    let of_user = Selection::Where(vec![Condition::User(user.id)], Timestamp::EPOCH);
+    keys.take(Table::PreAuthKeys, &of_user, (None, 10)).await.unwrap();
+    assert_eq!(keys.meant().len(), 1);
+    let options = StoreOptions { read_only: true, ..StoreOptions::default() };
+    let copy = store::open(std::sync::Arc::new(keys), options).await.unwrap();
+    assert_eq!(copy.view().users().get(user.id), Some(&user), "its owner came with it");
+    assert_eq!(copy.view().users().iter().count(), 1);
+    assert_eq!(scans(), before, "nothing was read from where it is stored");
+}
 
 fn cli() -> ActorName {
     "cli:anna".parse().unwrap()
@@ -122,6 +182,141 @@ async fn what_the_store_does_is_done_through_the_socket() {
     let absent = client.remove_consumer("backup".parse().unwrap()).await.unwrap_err();
     let here = world.store().consumers().remove(&"backup".parse().unwrap()).await;
     assert_eq!(absent.kind(), here.unwrap_err().kind());
+}
+
+#[tokio::test]
+async fn a_commit_of_any_size_is_watched_whole() {
+    const MANY: u32 = 25_000;
+    let world = World::new().await;
+    let client = world.client().await;
+    let mut watching = client.watch(Some(Serial::ZERO)).await.unwrap();
+    let users = (0..MANY).map(|number| {
+        let mut id = [7; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        let user = NewUser::local(format!("user-{number}").parse().unwrap());
+        EntityRecord::from(std::sync::Arc::new(
+            user.created(UserId::from_bytes(id), Timestamp::EPOCH),
+        ))
+    });
+    let restore = Restore { images: users.collect(), skip_invalid: false };
+    world.store().restore(restore).await.unwrap();
+    let commit = watching.next().await.unwrap().unwrap();
+    assert_eq!((commit.serial, commit.changes.len()), (Serial::new(1), MANY as usize));
+    assert!(!commit.more);
+    world.create("later").await;
+    assert_eq!(watching.next().await.unwrap().unwrap().serial, Serial::new(2));
+}
+
+/// Counts what a page has at most, and verifies only once it may.
+#[derive(Debug)]
+struct Watched {
+    inner: std::sync::Arc<dyn Backend>,
+    longest: std::sync::atomic::AtomicUsize,
+    begun: tokio::sync::Semaphore,
+    may_verify: tokio::sync::Semaphore,
+}
+
+impl Watched {
+    fn new(inner: std::sync::Arc<dyn Backend>) -> std::sync::Arc<Self> {
+        let semaphore = || tokio::sync::Semaphore::new(0);
+        let (begun, may_verify) = (semaphore(), semaphore());
+        std::sync::Arc::new(Self { inner, longest: Default::default(), begun, may_verify })
+    }
+}
+
+#[async_trait::async_trait]
+impl Layer for Watched {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        let page = self.inner.scan(scan).await?;
+        let bytes = page.rows.iter().map(|row| row.body.len()).sum();
+        self.longest.fetch_max(bytes, std::sync::atomic::Ordering::Relaxed);
+        Ok(page)
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.begun.add_permits(1);
+        self.may_verify.acquire().await.unwrap().forget();
+        self.inner.verify().await
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_as_long_as_one_row_may_be_whatever_the_rows_before_were_like() {
+    let memory = World::memory();
+    let watched = Watched::new(memory);
+    let world = World::on(watched.clone()).await;
+    world.store().consumers().register("backup".parse().unwrap(), 1 << 30).await.unwrap();
+    // Commits of a line each, and then some of a document of 3 MiB.
+    for number in 0..300 {
+        world.create(&format!("user-{number}")).await;
+    }
+    let document = format!("// {}\n{{}}", "x".repeat(3 << 20));
+    let mut expected = None;
+    for _ in 0..6 {
+        let policies = world.store().policies();
+        let put = policies.swap(expected, document.parse().unwrap()).await.unwrap();
+        expected = Some(put.version);
+    }
+    world.store().checkpoint().await.unwrap();
+    let backend = RemoteBackend::new(world.client().await).await.unwrap();
+    for table in [Table::Feed, Table::Policies, Table::Users] {
+        watched.longest.store(0, std::sync::atomic::Ordering::Relaxed);
+        let all = Scan { range: KeyRange::all(table), reverse: false, limit: 4096 };
+        assert_eq!(
+            backend.scan(all.clone()).await.unwrap().rows,
+            watched.inner.scan(all).await.unwrap().rows
+        );
+        let longest = watched.longest.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(longest <= 8 << 20, "{}: a page of {longest} bytes", table.name());
+    }
+}
+
+#[tokio::test]
+async fn one_verification_at_a_time_and_none_for_nobody() {
+    let watched = Watched::new(World::memory());
+    let world = World::on(watched.clone()).await;
+    let asked = raw(&world, br#"{"method":"verify"}"#).await;
+    watched.begun.acquire().await.unwrap().forget();
+    let refused = world.client().await.verify(|_| ()).await.unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::Busy, "{refused}");
+    assert!(refused.to_string().contains("wait until"), "{refused}");
+    // Whoever asked goes: that is noticed when he is next told that it is at work.
+    drop(asked);
+    let third = world.client().await;
+    let third = tokio::spawn(async move {
+        loop {
+            match third.verify(|_| ()).await {
+                Err(error) if *error.kind() == ErrorKind::Busy => tokio::task::yield_now().await,
+                verified => return verified,
+            }
+        }
+    });
+    watched.begun.acquire().await.unwrap().forget();
+    watched.may_verify.add_permits(1);
+    third.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_is_changed_beside_the_state_stands_in_the_trail() {
+    let world = World::new().await;
+    world.store().consumers().register("backup".parse().unwrap(), 1 << 20).await.unwrap();
+    let client = world.client().await.acting_as(cli());
+    client.remove_consumer("backup".parse().unwrap()).await.unwrap();
+    client.accept_clock().await.unwrap();
+    assert_eq!(client.repair_clock().await.unwrap().entities, 0);
+    let trail = world.trail().await;
+    let lines: Vec<_> = trail
+        .iter()
+        .map(|line| (line.actor.as_str(), line.action.as_str(), line.subject.as_str()))
+        .collect();
+    assert_eq!(lines[0], ("cli:anna", "consumer.remove", "backup"));
+    assert!(lines[1].0 == "cli:anna" && lines[1].1.starts_with("clock."), "{lines:?}");
+    let said = trail[0].user_agent.as_ref().unwrap().as_str();
+    assert!(said.starts_with("admin socket, user "), "{said}");
 }
 
 #[derive(Debug)]
@@ -250,7 +445,7 @@ async fn what_is_not_the_protocol_is_refused_and_harms_nobody() {
     stream.shutdown().await.unwrap();
     assert!(given_up(&mut stream).await.contains("within a message"));
     for method in [Method::Backup, Method::Migrate] {
-        let request = Request { method, traceparent: None }.encode().unwrap();
+        let request = Request { method, traceparent: None, actor: None }.encode().unwrap();
         let (kind, payload) = next(&mut raw(&world, &request).await).await.unwrap();
         assert_eq!(kind, Kind::Failed as u8);
         assert!(String::from_utf8(payload).unwrap().contains("this release cannot"));
@@ -284,7 +479,7 @@ async fn a_client_that_says_nothing_is_given_up() {
 async fn a_client_that_does_not_read_holds_nothing() {
     let world = World::with(|options| options.patience = Duration::from_millis(200)).await;
     world.fill(5_000).await;
-    let table = ghostwire_store_core::schema::Table::Users.number();
+    let table = Table::Users.number();
     let scan = format!(
         r#"{{"method":"scan","params":{{"table":{table},"from":"","reverse":false,"limit":100000}}}}"#
     );
@@ -451,13 +646,7 @@ async fn a_request_that_is_given_up_leaves_the_connection_in_order() {
     world.fill(2_000).await;
     let client = world.client().await;
     let backend = RemoteBackend::new(client.clone()).await.unwrap();
-    let all = || ghostwire_store_core::backend::Scan {
-        range: ghostwire_store_core::backend::KeyRange::all(
-            ghostwire_store_core::schema::Table::Users,
-        ),
-        reverse: false,
-        limit: 10_000,
-    };
+    let all = || Scan { range: KeyRange::all(Table::Users), reverse: false, limit: 10_000 };
     for _ in 0..20 {
         let asked = backend.scan(all());
         tokio::select! {

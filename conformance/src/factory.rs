@@ -1,5 +1,7 @@
 //! What the suite needs of whoever brings a backend.
 
+use ghostwire_store_core::observe::Recorder;
+
 use crate::prelude::*;
 
 /// Makes places for stores.
@@ -13,6 +15,11 @@ pub trait Factory: Debug + Send + Sync + 'static {
     /// # Errors
     /// Whatever keeps it from being made.
     async fn create(&self) -> Result<Box<dyn Place>>;
+
+    /// Who is told what the stores here do.
+    fn recorder(&self) -> Option<Arc<dyn Recorder>> {
+        None
+    }
 
     /// The place that [`Place::location`] named, in another process.
     ///

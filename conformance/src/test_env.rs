@@ -1,5 +1,7 @@
 //! Where a case takes place.
 
+use ghostwire_store_core::observe::Recorder;
+
 use crate::prelude::*;
 use ghostwire_store_core::entropy::SeededEntropy;
 use ghostwire_store_core::layer::{Chaos, Faults};
@@ -49,6 +51,7 @@ pub struct TestEnv {
     clock: ManualClock,
     entropy: Arc<SeededEntropy>,
     faults: Arc<Faults>,
+    recorder: Option<Arc<dyn Recorder>>,
     reloads: usize,
 }
 
@@ -71,6 +74,7 @@ impl TestEnv {
             clock: ManualClock::new(Timestamp::from_micros(BEGINNING)?),
             entropy: Arc::new(SeededEntropy::new(seed)),
             faults: Arc::default(),
+            recorder: factory.recorder(),
             reloads: 0,
         })
     }
@@ -123,6 +127,7 @@ impl TestEnv {
                 _ => Materialize::Checkpoint,
             },
             writer,
+            recorder: self.recorder.clone(),
             ..StoreOptions::default()
         }
     }

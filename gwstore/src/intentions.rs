@@ -7,6 +7,9 @@ const VALUED: [&str; 8] =
 /// What of this program does what these arguments ask for, where that is known. The first one is the program's
 /// name.
 pub(crate) fn advice(arguments: &[String]) -> Option<String> {
+    if asks_for_yaml(arguments) {
+        return Some("`-o json` prints what readers of YAML read, too: JSON is YAML".to_owned());
+    }
     let words = words(arguments);
     let words: Vec<&str> = words.iter().map(|word| word.as_str()).collect();
     let advice = match *words.as_slice() {
@@ -15,9 +18,6 @@ pub(crate) fn advice(arguments: &[String]) -> Option<String> {
         }
         ["preauthkey" | "preauthkeys", "create", _] if !names_user(arguments) => {
             "a key's owner is an option: `gwstore preauthkey create --user NAME`"
-        }
-        ["node" | "nodes", "routes", ..] => {
-            "`gwstore route list --node NODE` lists a node's routes"
         }
         ["setting" | "settings", "set", ..] => {
             "a setting is a field of network, dns or derp-map: `gwstore setting set dns magic_dns=true`; \
@@ -40,6 +40,18 @@ pub(crate) fn advice(arguments: &[String]) -> Option<String> {
         _ => return None,
     };
     Some(advice.to_owned())
+}
+
+fn asks_for_yaml(arguments: &[String]) -> bool {
+    let is_yaml = |value: &str| ["yaml", "yml"].contains(&value);
+    let joined = |it: &String| {
+        it.strip_prefix("--output=").or_else(|| it.strip_prefix("-o")).is_some_and(is_yaml)
+    };
+    let apart = |pair: &[String]| match pair {
+        [option, value] => ["-o", "--output"].contains(&option.as_str()) && is_yaml(value),
+        _ => false,
+    };
+    arguments.iter().any(joined) || arguments.windows(2).any(apart)
 }
 
 fn names_user(arguments: &[String]) -> bool {
@@ -76,6 +88,11 @@ mod tests {
         );
         assert!(told("gwstore preauthkey create alice").contains("--user NAME"));
         assert!(told("gwstore --quiet reload").contains("config reload"));
+        for line in
+            ["gwstore node list -o yaml", "gwstore --output=yaml status", "gwstore status -oyaml"]
+        {
+            assert!(told(line).contains("-o json"), "{line}");
+        }
         assert!(told("gwstore export").contains("gwstore export FILE"));
         assert_eq!(told("gwstore user create"), "");
     }

@@ -10,6 +10,7 @@ mod confirm;
 mod credentials;
 #[allow(unreachable_pub, reason = "its entry is public wherever it is used")]
 mod demo;
+mod excerpt;
 mod failure;
 mod headscale;
 mod intentions;

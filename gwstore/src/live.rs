@@ -169,6 +169,23 @@ pub(crate) async fn require_unserved(config: &Config) -> Result<()> {
         .with("help", "one process at a time can serve a store: end the other one first"))
 }
 
+/// Refuses what needs the store's files to itself while somebody has it open, and says why.
+///
+/// # Errors
+/// `Busy`; as [`find`].
+pub(crate) async fn require_closed(
+    config: &Config,
+    why: &'static str,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let Looked::Found(Found::Served(client)) = look(config, shell).await? else { return Ok(()) };
+    Err(Error::new(ErrorKind::Busy, "this cannot be done while another process has the store open")
+        .with("pid", client.welcome().pid)
+        .with("why", why)
+        .with("help", "end that process, such as by `systemctl stop`, do this, and start it again")
+        .into())
+}
+
 /// Once, however often the store is asked.
 fn say(client: &Client, shell: &mut Shell<'_>) {
     static SAID: AtomicBool = AtomicBool::new(false);

@@ -48,6 +48,11 @@ impl Shell<'_> {
         if self.json || self.quiet { Ok(()) } else { self.line(line) }
     }
 
+    /// The result of a look, in words: what programs have as an object, and what the quiet asked for.
+    pub(crate) fn tell(&mut self, line: impl Display) -> Outcome {
+        if self.json { Ok(()) } else { self.line(line) }
+    }
+
     /// A remark beside the result.
     pub(crate) fn note(&mut self, note: impl Display) {
         if !self.quiet {

@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ghostwire_store::admin::{Client, RemoteBackend};
+use ghostwire_store::admin::{Client, Excerpt, RemoteBackend};
+use ghostwire_store::command::EntityRecord;
 use ghostwire_store::config::{self, BackendKind, Config, LoadRequest};
 use ghostwire_store::domain::{AuditQuery, Limit, PageRequest};
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, hash_key_is_absent};
@@ -149,17 +150,31 @@ pub(crate) struct Reading {
     pub(crate) store: Arc<dyn Store>,
     /// Who has the store open, if the rows come from him.
     live: Option<Client>,
+    /// What was taken of the store, if that is not all.
+    excerpt: Option<Arc<Excerpt>>,
 }
 
 impl Reading {
     /// Opens the store so that nothing changes, no file and no row. If another process has it open, asks
     /// that one for the rows.
     pub(crate) async fn open(config: &Config, shell: &mut Shell<'_>) -> Result<Self> {
-        match live::find(config, shell).await? {
+        let found = live::find(config, shell).await?;
+        Self::of_found(found, config).await
+    }
+
+    /// As [`Reading::open`], once it is known who is at the socket.
+    pub(crate) async fn of_found(found: Found, config: &Config) -> Result<Self> {
+        match found {
             Found::Served(client) => Self::of_client(client).await,
             Found::Denied(error) => live::denied(Self::of_files(config).await, error),
             Found::Nobody => live::explained(Self::of_files(config).await, config),
         }
+    }
+
+    /// Of what was taken of a store that this client asks.
+    pub(crate) async fn of_excerpt(client: Client, excerpt: Arc<Excerpt>) -> Result<Self> {
+        let reading = Self::on(excerpt.clone(), Some(client)).await?;
+        Ok(Self { excerpt: Some(excerpt), ..reading })
     }
 
     pub(crate) async fn of_client(client: Client) -> Result<Self> {
@@ -198,7 +213,13 @@ impl Reading {
         let writer = WriterOptions { retain_block_bytes: 0, ..WriterOptions::default() };
         let options = StoreOptions { read_only: true, writer, ..StoreOptions::default() };
         let store = store::open(backend.clone(), options).await?;
-        Ok(Self { backend, head, store, live })
+        Ok(Self { backend, head, store, live, excerpt: None })
+    }
+
+    /// Whether an entity is here for its own sake, and not to be shown beside others.
+    pub(crate) fn means(&self, record: &EntityRecord) -> bool {
+        let place = || (record.table(), record.key());
+        self.excerpt.as_ref().is_none_or(|excerpt| excerpt.meant().contains(&place()))
     }
 
     /// Whether another process has the store open.

@@ -69,7 +69,9 @@ impl Writing {
     pub(crate) async fn remove_consumer(&self, name: &ConsumerName) -> Result<()> {
         match self {
             Self::Files(store) => store.consumers().remove(name).await.map(drop),
-            Self::Live(client, _) => client.remove_consumer(name.clone()).await,
+            Self::Live(client, _) => {
+                client.clone().acting_as(actor()).remove_consumer(name.clone()).await
+            }
         }
     }
 

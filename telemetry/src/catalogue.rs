@@ -234,6 +234,7 @@ metrics! {
     BLOCK_BYTES: Gauge, "ghostwire.store.block.bytes", "By", [NAMESPACE], Development, "Bytes of the blocks that are kept for those who follow.";
 
     FILE_SIZE: Gauge, "ghostwire.store.file.size", "By", [NAMESPACE, FILE], Development, "The store's files: main, wal, key, lock.";
+    FILE_FREE: Gauge, "ghostwire.store.file.free", "By", [NAMESPACE, FILE], Development, "Bytes within the store's file, main, that hold nothing and that later commits use.";
     FILESYSTEM_FREE: Gauge, "ghostwire.store.filesystem.free", "By", [NAMESPACE], Development, "What the file system of the store has left for this user.";
     FILESYSTEM_LIMIT: Gauge, "ghostwire.store.filesystem.limit", "By", [NAMESPACE], Development, "The size of that file system.";
 
@@ -256,6 +257,7 @@ metrics! {
     VIEW_OLDEST: Gauge, "ghostwire.store.view.oldest.age", "s", [NAMESPACE], Development, "How long ago the oldest state was replaced that a view still keeps, with its memory.";
 
     POINTS: Counter, "ghostwire.store.series.point.count", "{point}", [NAMESPACE], Development, "Rows of series that commits brought.";
+    POINTS_REMOVED: Counter, "ghostwire.store.series.points.removed", "{point}", [NAMESPACE], Development, "Rows of series that were removed by pruning.";
     SERIES_REPLACED: Histogram(DURATIONS), "ghostwire.store.series.prune.duration", "s", [NAMESPACE, ERROR], Development, "Commits that remove rows of series by ranges.";
 
     COMPACTION: Histogram(DURATIONS), "ghostwire.store.series.compaction.duration", "s", [NAMESPACE], Development, "Merging rows of series within a commit; zqlite only.";

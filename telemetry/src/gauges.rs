@@ -277,6 +277,11 @@ const GAUGES: &[Gauge] = &[
             s.of(key::FILE, file, bytes as f64);
         }
     }),
+    (&m::FILE_FREE, |_, r, s| {
+        if let Some(free) = r.info.backend.file.and_then(|file| file.free) {
+            s.of(key::FILE, "main", free as f64);
+        }
+    }),
     (&m::FILESYSTEM_FREE, |_, r, s| {
         if let Some(disk) = r.info.backend.filesystem {
             s.one(disk.free as f64);

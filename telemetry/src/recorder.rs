@@ -166,6 +166,13 @@ impl StoreRecorder {
 }
 
 impl Recorder for StoreRecorder {
+    fn namespace(&self) -> Option<&str> {
+        match &self.namespace.value {
+            opentelemetry::Value::String(name) => Some(name.as_str()),
+            _ => None,
+        }
+    }
+
     fn record(&self, event: &Event<'_>) {
         let instruments = &*self.instruments;
         let label = |key: &'static str, value: &'static str| KeyValue::new(key, value);
@@ -212,6 +219,7 @@ impl Recorder for StoreRecorder {
                 failure(&mut labels, error);
                 instruments.series_replaced.record(took.as_secs_f64(), &labels);
             }
+            Event::SeriesRemoved { points } => instruments.removed.add(points, &self.with(&[])),
             Event::Job { job, took, items, error } => {
                 let mut labels = vec![label(key::JOB, job)];
                 instruments.job_times.record(took.as_secs_f64(), &labels);

@@ -142,15 +142,26 @@ fn names_are_found_in_queries() {
     assert_eq!(labels, ["job", "le", "x", "y"].map(str::to_owned).into());
 }
 
+/// The titles of what the dashboard shows.
+fn panels() -> BTreeSet<String> {
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let shown = panels.filter(|panel| panel["type"] != "row");
+    shown.map(|panel| panel["title"].as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn alerts_ask_for_what_is_exported_and_say_what_to_do() {
-    let alerts = alerts();
+    let (alerts, panels) = (alerts(), panels());
     assert!(alerts.len() >= 25);
     for Alert { name, expr, body } in &alerts {
         check(expr, name);
         assert!(body.contains("severity: page") || body.contains("severity: ticket"), "{name}");
         let anchor = format!("docs/runbook.md#{}", name.to_lowercase());
         assert!(body.contains(&anchor), "{name} has no runbook");
+        let panel = body.lines().find_map(|line| line.strip_prefix("panel: "));
+        let panel = panel.unwrap_or_else(|| panic!("{name} names no panel")).trim_matches('"');
+        assert!(panels.contains(panel), "{name}: the dashboard has no panel {panel}");
         assert!(
             RUNBOOK.contains(&format!("### {name}\n")),
             "docs/runbook.md has no heading {name}"

@@ -73,4 +73,19 @@ fn lines_are_whole_and_their_level_follows() {
         level.set("loud").unwrap_err();
         assert_eq!(level.current(), "off");
     });
+    logged(Format::Json, |level, lines| {
+        // Told once, at whichever of the two levels admits it.
+        for [lasting, meanwhile] in [["info", "debug"], ["warn", "debug"], ["info", "error"]] {
+            level.set(lasting).unwrap();
+            lines.take();
+            level.set_for(meanwhile, std::time::Duration::ZERO).unwrap();
+            while level.current() != lasting || level.is_timed() {
+                std::thread::yield_now();
+            }
+            let told = lines.take();
+            let line: serde_json::Value = serde_json::from_str(&told).unwrap();
+            assert_eq!((&line["event"], &line["level"]), (&"log_level".into(), &"info".into()));
+            assert_eq!((&line["to"], &line["from"]), (&lasting.into(), &meanwhile.into()));
+        }
+    });
 }

@@ -45,7 +45,7 @@ impl RemoteBackend {
         Ok(Self { client, info })
     }
 
-    async fn items<T: Wire>(&self, method: Method) -> Result<(Vec<T>, bytes::Bytes)> {
+    pub(super) async fn items<T: Wire>(&self, method: Method) -> Result<(Vec<T>, bytes::Bytes)> {
         let mut answer = self.client.ask(method).await?;
         let (mut decoder, mut items) = (Decoder::default(), Vec::new());
         loop {
@@ -62,7 +62,7 @@ impl RemoteBackend {
     }
 }
 
-fn read_only() -> Error {
+pub(super) fn read_only() -> Error {
     Error::new(
         ErrorKind::ReadOnly,
         "another process has the store open, and it alone writes; ask it, by its admin socket",
@@ -93,6 +93,9 @@ impl Backend for RemoteBackend {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
         let (rows, scanned) = self.items::<Row>(Method::Scan(request)).await?;
+        if rows.len() > limit {
+            return Err(unexpected());
+        }
         let Scanned { position, serial } = read(&scanned)?;
         Ok(ScanPage { rows, position, serial })
     }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod connection;
+mod excerpt;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,15 +15,17 @@ use ghostwire_store_core::command::{EntityRecord, Transaction};
 use ghostwire_store_core::digest::Digests;
 use ghostwire_store_core::domain::{ActorName, ConsumerName, Secret};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::repository::ClockRepair;
 use ghostwire_store_core::state::Reply;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use backend::RemoteBackend;
+pub use excerpt::Excerpt;
 
 use crate::protocol::{
-    Issue, Issued, KeysRequest, Method, Request, Watched, Welcome, WireAttestation, WireDigests,
-    WireHead, WireInfo, Working, unreadable,
+    ClockRequest, Issue, Issued, KeysRequest, Method, Request, Watched, Welcome, WireAttestation,
+    WireDigests, WireHead, WireInfo, Working, unreadable,
 };
 use connection::{Answer, Connection, Piece};
 
@@ -36,6 +39,7 @@ pub struct Client {
     connection: Connection,
     socket: Arc<Path>,
     traceparent: Option<Arc<str>>,
+    actor: Option<ActorName>,
 }
 
 impl Client {
@@ -48,7 +52,15 @@ impl Client {
     pub async fn connect(socket: &Path) -> Result<Self> {
         const OPERATION: &str = "admin.connect";
         let connection = Connection::open(socket).await.map_err(|error| error.during(OPERATION))?;
-        Ok(Self { connection, socket: socket.into(), traceparent: None })
+        Ok(Self { connection, socket: socket.into(), traceparent: None, actor: None })
+    }
+
+    /// The same; the audit trail names `actor` for what is changed by [`keys`](Self::keys),
+    /// [`remove_consumer`](Self::remove_consumer) and the clock's methods.
+    #[must_use]
+    pub fn acting_as(mut self, actor: ActorName) -> Self {
+        self.actor = Some(actor);
+        self
     }
 
     /// The same, whose requests belong to this trace, as W3C Trace Context writes it.
@@ -177,11 +189,15 @@ impl Client {
         let watching = Some((own, answer));
         let commits = stream::unfold(watching, |watching| async move {
             let (own, mut answer) = watching?;
+            let mut whole = None;
             loop {
                 return match answer.next().await {
                     Ok(Piece::Working(_)) => continue,
                     Ok(Piece::Item(item)) => match serde_json::from_slice(&item) {
-                        Ok(commit) => Some((Ok(commit), Some((own, answer)))),
+                        Ok(part) => match joined(&mut whole, part) {
+                            None => continue,
+                            Some(commit) => Some((Ok(commit), Some((own, answer)))),
+                        },
                         Err(error) => Some((Err(unreadable(error)), None)),
                     },
                     Ok(Piece::Done(_)) => None,
@@ -242,6 +258,22 @@ impl Client {
         self.write(Method::Keys(request)).await
     }
 
+    /// Has the store take the clock as right, however long nothing was written.
+    ///
+    /// # Errors
+    /// As [`transact`](Self::transact).
+    pub async fn accept_clock(&self) -> Result<()> {
+        self.write(Method::Clock(ClockRequest::Accept)).await
+    }
+
+    /// Has the store undo what a clock that was ahead did to times.
+    ///
+    /// # Errors
+    /// As [`transact`](Self::transact).
+    pub async fn repair_clock(&self) -> Result<ClockRepair> {
+        self.write(Method::Clock(ClockRequest::Repair)).await
+    }
+
     /// Has that program read its configuration again. Gives what changed, as an object.
     ///
     /// # Errors
@@ -261,8 +293,9 @@ impl Client {
     }
 
     async fn ask(&self, method: Method) -> Result<Answer> {
-        let traceparent = self.traceparent.as_deref().map(str::to_owned);
-        self.connection.ask(&Request { method, traceparent }).await
+        let (traceparent, actor) =
+            (self.traceparent.as_deref().map(str::to_owned), self.actor.clone());
+        self.connection.ask(&Request { method, traceparent, actor }).await
     }
 
     /// A request whose answer is one value.
@@ -288,6 +321,16 @@ impl Client {
             }
         }
     }
+}
+
+/// Adds a part of a commit to those before. Gives the commit once it is whole.
+fn joined(whole: &mut Option<Watched>, part: Watched) -> Option<Watched> {
+    let more = part.more;
+    match whole {
+        Some(before) if before.serial == part.serial => before.changes.extend(part.changes),
+        _ => *whole = Some(part),
+    }
+    whole.take_if(|_| !more).map(|commit| Watched { more: false, ..commit })
 }
 
 fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T> {

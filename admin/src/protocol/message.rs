@@ -13,6 +13,8 @@ use serde::de::value::MapDeserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::select::Selection;
+
 /// What a client speaks, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -40,6 +42,8 @@ pub struct Request {
     pub method: Method,
     /// The trace that it belongs to, as W3C Trace Context has it.
     pub traceparent: Option<String>,
+    /// Whom the audit trail names for what is changed, where the method has nobody.
+    pub actor: Option<ActorName>,
 }
 
 /// What can be asked for.
@@ -59,6 +63,8 @@ pub enum Method {
         /// How many at most.
         limit: u32,
     },
+    /// Entities that are meant by a selection, and those that are shown beside them, as data, and [`Selected`].
+    Select(SelectRequest),
     /// What the store and its socket do.
     Status,
     /// How the program says that it fares.
@@ -101,6 +107,8 @@ pub enum Method {
     },
     /// Looks at the keys of a sealed store, or changes them.
     Keys(KeysRequest),
+    /// Takes the clock as right, or undoes what a wrong one did.
+    Clock(ClockRequest),
     /// Reads the configuration again.
     Reload,
     /// Logs more or less.
@@ -123,6 +131,7 @@ impl Method {
         "head",
         "scan",
         "blocks",
+        "select",
         "status",
         "health",
         "metrics",
@@ -136,6 +145,7 @@ impl Method {
         "issue",
         "remove_consumer",
         "keys",
+        "clock",
         "reload",
         "log_level",
         "backup",
@@ -150,6 +160,7 @@ impl Method {
             Self::Head => "head",
             Self::Scan(_) => "scan",
             Self::Blocks { .. } => "blocks",
+            Self::Select(_) => "select",
             Self::Status => "status",
             Self::Health => "health",
             Self::Metrics => "metrics",
@@ -163,6 +174,7 @@ impl Method {
             Self::Issue { .. } => "issue",
             Self::RemoveConsumer { .. } => "remove_consumer",
             Self::Keys(_) => "keys",
+            Self::Clock(_) => "clock",
             Self::Reload => "reload",
             Self::LogLevel { .. } => "log_level",
             Self::Backup => "backup",
@@ -195,6 +207,27 @@ pub struct Scanned {
     pub position: Position,
     /// The head's serial then.
     pub serial: Serial,
+}
+
+/// Which entities of a table are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelectRequest {
+    /// The table's number.
+    pub table: u8,
+    /// What they have to be.
+    pub selection: Selection,
+    /// The [`position`](crate::select::position) of the last one that is not wanted.
+    #[serde(default, with = "optional_hex")]
+    pub after: Option<Vec<u8>>,
+    /// How many at most; a server may give fewer.
+    pub limit: u32,
+}
+
+/// What is known of entities that were selected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selected {
+    /// Whether there are more behind them.
+    pub more: bool,
 }
 
 /// What is made with a secret.
@@ -275,6 +308,16 @@ pub enum KeysRequest {
     },
 }
 
+/// What is done about the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockRequest {
+    /// It is right, however long nothing was written.
+    Accept,
+    /// It is right, and times beyond it are brought back.
+    Repair,
+}
+
 /// How far an answer is that takes long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Working {
@@ -295,6 +338,9 @@ pub struct Watched {
     pub at: Timestamp,
     /// The entities that changed, in order.
     pub changes: Vec<WatchedChange>,
+    /// Whether the next item has more changes of the same commit. A [`Client`](crate::Client) joins them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 /// What happened to one entity.
@@ -317,6 +363,8 @@ impl Request {
         let outline: Outline<'_> = serde_json::from_slice(payload).map_err(unreadable)?;
         let text = |raw: Option<&RawValue>| serde_json::from_str::<String>(raw?.get()).ok();
         let traceparent = text(outline.traceparent).filter(|text| text.len() <= 128);
+        let actor = outline.actor.map(|actor| serde_json::from_str(actor.get())).transpose();
+        let actor = actor.map_err(unreadable)?;
         let method = text(outline.method).filter(|text| text.len() <= 64).unwrap_or_default();
         let method = method.as_str();
         if !Method::NAMES.contains(&method) {
@@ -335,7 +383,7 @@ impl Request {
                 .with("at_most", MAX_REQUEST));
         }
         let method = outline.into_method().map_err(unreadable)?;
-        Ok(Self { method, traceparent })
+        Ok(Self { method, traceparent, actor })
     }
 
     /// As it goes over the socket.
@@ -345,10 +393,11 @@ impl Request {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let encoded = || {
             let mut value = serde_json::to_value(&self.method)?;
-            if let (Some(traceparent), serde_json::Value::Object(fields)) =
-                (&self.traceparent, &mut value)
-            {
-                fields.insert("traceparent".to_owned(), traceparent.as_str().into());
+            if let serde_json::Value::Object(fields) = &mut value {
+                let traceparent = self.traceparent.as_deref().map(|it| ("traceparent", it));
+                let actor = self.actor.as_ref().map(|it| ("actor", it.as_str()));
+                let given = traceparent.into_iter().chain(actor);
+                fields.extend(given.map(|(name, text)| (name.to_owned(), text.into())));
             }
             serde_json::to_vec(&value)
         };
@@ -370,6 +419,8 @@ struct Outline<'p> {
     params: Option<&'p RawValue>,
     #[serde(borrow, default)]
     traceparent: Option<&'p RawValue>,
+    #[serde(borrow, default)]
+    actor: Option<&'p RawValue>,
 }
 
 impl<'p> Outline<'p> {
@@ -452,9 +503,11 @@ mod optional_hex {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::select::Condition;
 
     fn request(method: Method) -> Request {
-        Request { method, traceparent: Some("00-abc-def-01".to_owned()) }
+        let actor = Some("cli:anna".parse().unwrap());
+        Request { method, traceparent: Some("00-abc-def-01".to_owned()), actor }
     }
 
     #[test]
@@ -466,15 +519,20 @@ mod tests {
             reverse: true,
             limit: 10,
         };
+        let conditions = vec![Condition::Online(false), Condition::Tag("tag:ci".parse().unwrap())];
+        let selection = Selection::Where(conditions, Timestamp::EPOCH);
+        let select = SelectRequest { table: 2, selection, after: Some(vec![7]), limit: 10 };
         let issue = Issue::PreauthKey(NewPreAuthKey::default());
         for method in [
             Method::Info,
             Method::Scan(scan),
             Method::Blocks { after: Serial::new(7), limit: 64 },
+            Method::Select(select),
             Method::Watch { after: None },
             Method::Transact { actor: ActorName::system(), transaction: Transaction::new() },
             Method::Issue { actor: ActorName::system(), issue },
             Method::Keys(KeysRequest::Rotate(Rotation::Leaked)),
+            Method::Clock(ClockRequest::Repair),
             Method::LogLevel { level: "debug".to_owned(), seconds: Some(60) },
             Method::Backup,
         ] {

@@ -10,7 +10,7 @@ pub use failure::WireError;
 pub use frame::{Frame, HEADER, Kind, MAGIC, MAX_PAYLOAD, header};
 pub(crate) use frame::{Pace, read_frame, read_magic, write_frame, write_magic};
 pub use message::*;
-pub use rows::{Decoder, Wire};
+pub use rows::{Decoder, SelectedRow, Wire};
 pub(crate) use stored::WireDigests;
 pub use stored::{WireAttestation, WireHead, WireInfo};
 

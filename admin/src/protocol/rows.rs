@@ -7,7 +7,7 @@ use ghostwire_store_core::backend::Row;
 use ghostwire_store_core::block::{BlockHash, EncodedBlock, MAX_BLOCK, Serial};
 use ghostwire_store_core::domain::{BlockId, Timestamp};
 use ghostwire_store_core::error::{Error, Result};
-use ghostwire_store_core::schema::RowKey;
+use ghostwire_store_core::schema::{RowKey, Table};
 
 /// What has a form in frames of data.
 pub trait Wire: Sized {
@@ -96,6 +96,44 @@ impl Wire for EncodedBlock {
     }
 }
 
+/// An entity as it is stored, and whether it is one of those that were asked for or is shown beside them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectedRow {
+    /// Whether it was asked for.
+    pub is_meant: bool,
+    /// Where it is stored.
+    pub table: Table,
+    /// How.
+    pub row: Row,
+}
+
+/// The table's number as 1 byte, 1 for what was asked for or else 0 as 1 byte, the row.
+impl Wire for SelectedRow {
+    fn put(&self, to: &mut BytesMut) {
+        to.put_u8(self.table.number());
+        to.put_u8(self.is_meant.into());
+        self.row.put(to);
+    }
+
+    fn take(from: &mut BytesMut) -> Result<Option<Self>> {
+        let Some((&[table, is_meant], _)) = from.split_first_chunk() else { return Ok(None) };
+        let table = Table::from_number(table)
+            .map_err(|error| Error::invalid("no such row is stored").because(error))?;
+        let is_meant = match is_meant {
+            0 => false,
+            1 => true,
+            _ => return Err(Error::invalid("a row is neither asked for nor shown beside those")),
+        };
+        let mut rest = from.split_off(2);
+        let row = Row::take(&mut rest)?;
+        match row {
+            Some(_) => *from = rest,
+            None => from.unsplit(rest),
+        }
+        Ok(row.map(|row| Self { is_meant, table, row }))
+    }
+}
+
 /// Joins frames of data into what they carry.
 #[derive(Debug)]
 pub struct Decoder<T> {
@@ -166,6 +204,23 @@ mod tests {
         let mut decoder = Decoder::<Row>::default();
         decoder.push(&bytes[..bytes.len() - 1]).unwrap();
         decoder.finish().unwrap_err();
+    }
+
+    #[test]
+    fn selected_rows_come_whole_wherever_frames_end() {
+        let selected =
+            |(number, row)| SelectedRow { is_meant: number == 0, table: Table::Nodes, row };
+        let selected: Vec<_> = rows().into_iter().enumerate().map(selected).collect();
+        let bytes = sent(&selected);
+        for size in [1, 3, 64, bytes.len()] {
+            let mut decoder = Decoder::<SelectedRow>::default();
+            let mut came = Vec::new();
+            bytes.chunks(size).for_each(|frame| came.extend(decoder.push(frame).unwrap()));
+            assert_eq!(came, selected);
+            decoder.finish().unwrap();
+        }
+        Decoder::<SelectedRow>::default().push(&[99, 0]).unwrap_err();
+        Decoder::<SelectedRow>::default().push(&[Table::Nodes.number(), 2]).unwrap_err();
     }
 
     #[test]

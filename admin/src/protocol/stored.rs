@@ -2,8 +2,8 @@
 
 use data_encoding::HEXLOWER;
 use ghostwire_store_core::backend::{
-    Attestation, AttestedState, BackendCounters, BackendInfo, Filesystem, Head, LogInfo, PoolInfo,
-    Resealed,
+    Attestation, AttestedState, BackendCounters, BackendInfo, FileInfo, Filesystem, Head, LogInfo,
+    PoolInfo, Resealed,
 };
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::digest::Digest;
@@ -114,6 +114,8 @@ pub struct WireInfo {
     resealed: Option<Resealed>,
     bytes: Option<u64>,
     #[serde(default)]
+    file: Option<FileInfo>,
+    #[serde(default)]
     filesystem: Option<Filesystem>,
     #[serde(default)]
     pool: Option<PoolInfo>,
@@ -134,6 +136,7 @@ impl From<BackendInfo> for WireInfo {
             signer: info.signer,
             resealed: info.resealed,
             bytes: info.bytes,
+            file: info.file,
             filesystem: info.filesystem,
             pool: info.pool,
             log: info.log,
@@ -155,6 +158,7 @@ impl From<WireInfo> for BackendInfo {
             signer: wire.signer,
             resealed: wire.resealed,
             bytes: wire.bytes,
+            file: wire.file,
             filesystem: wire.filesystem,
             pool: wire.pool,
             log: wire.log,

@@ -6,49 +6,46 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use ghostwire_store_core::Store;
-use ghostwire_store_core::backend::{KeyRange, Scan};
+use ghostwire_store_core::backend::{KeyRange, Row, Scan};
 use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::changes::CommitChanges;
+use ghostwire_store_core::changes::{CommitChanges, EntityChange};
 use ghostwire_store_core::command::Transaction;
-use ghostwire_store_core::domain::{Actor, ActorName};
+use ghostwire_store_core::domain::{Actor, ActorName, AuditEntry, AuditId, ResourceKind};
+use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::keys::Rotation;
 use ghostwire_store_core::schema::{RowKey, Table};
+use ghostwire_store_core::threads::may_block;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{Counters, Served};
 use crate::protocol::{
-    Frame, Issue, Issued, KeysRequest, Kind, Method, ScanRequest, Scanned, Watched, WatchedChange,
-    Wire, WireAttestation, WireDigests, WireHead, WireInfo,
+    ClockRequest, Frame, Issue, Issued, KeysRequest, Kind, MAX_PAYLOAD, Method, ScanRequest,
+    Scanned, SelectRequest, Selected, SelectedRow, Watched, WatchedChange, Wire, WireAttestation,
+    WireDigests, WireHead, WireInfo,
 };
 
-/// Rows that are read at a time at most, whatever is asked for.
-const ROWS_PER_READ: usize = 1024;
-/// Blocks that are read at a time at most.
-const BLOCKS_PER_READ: usize = 16;
+/// Blocks that are read at a time: one may have 256 MiB.
+const BLOCKS_PER_READ: usize = 1;
+/// Entities that are selected at a time at most, whatever is asked for.
+const SELECTED: usize = 10_000;
+/// Changes of a commit that a watcher is told in one item, which has a megabyte then: a short name, an id, what
+/// happened, and their names in JSON, 200 bytes at most.
+const CHANGES_PER_ITEM: usize = 10_000;
+const _: () = assert!((CHANGES_PER_ITEM + 1) * 200 < MAX_PAYLOAD);
 /// A frame of data is about this long.
 const DATA: usize = 64 * 1024;
 
-/// How many are read at a time: fewer if they are long, since so many are held for a client that is slow. A
-/// backend counts rows and blocks, not bytes, so the next page goes by the longest of the one before.
-struct PageSize {
-    count: usize,
-    most: usize,
-}
-
-impl PageSize {
-    /// A page has about so many bytes.
-    const BYTES: usize = 1 << 20;
-
-    fn of(first: usize, most: usize) -> Self {
-        Self { count: first, most }
-    }
-
-    /// A page was read: its longest has so many bytes.
-    fn seen(&mut self, longest: usize) {
-        let fitting = Self::BYTES / longest.max(1);
-        self.count = fitting.min(self.count * 2).clamp(1, self.most);
+/// Rows that are read at a time. A backend counts rows and not bytes, so this goes by the longest that a table may
+/// have: a page has no more than 8 MiB, as one row may, whatever the rows before were like.
+fn rows_per_read(table: Table) -> usize {
+    match table {
+        // Documents, and what a commit changed.
+        Table::Policies | Table::Settings | Table::Feed => 1,
+        Table::Metrics | Table::Audit | Table::Presence | Table::Routes => 1024,
+        _ => 64,
     }
 }
 
@@ -94,6 +91,8 @@ pub(super) struct Answering {
     frames: mpsc::Sender<Frame>,
     user: Option<u32>,
     counters: Arc<Counters>,
+    /// Whom the request names, where it is no part of what is asked.
+    name: Option<ActorName>,
 }
 
 impl Answering {
@@ -101,8 +100,9 @@ impl Answering {
         frames: mpsc::Sender<Frame>,
         user: Option<u32>,
         counters: Arc<Counters>,
+        name: Option<ActorName>,
     ) -> Self {
-        Self { frames, user, counters }
+        Self { frames, user, counters, name }
     }
 
     async fn send(&self, frame: Frame) -> Result<()> {
@@ -130,6 +130,11 @@ impl Answering {
         let user = self.user.map_or_else(|| "unknown".to_owned(), |user| user.to_string());
         Actor::from(name).with_user_agent(format!("admin socket, user {user}"))
     }
+
+    /// The same for a request that names nobody.
+    fn asker(&self) -> Actor {
+        self.actor(self.name.clone().unwrap_or_else(ActorName::system))
+    }
 }
 
 /// Answers a request: parts of it through `to`, and its end as what it gives.
@@ -147,11 +152,12 @@ async fn look_or_manage(served: &Served, method: Method, to: &Answering) -> Resu
         Method::Head => value(&WireHead::from(&served.backend.head().await?)),
         Method::Scan(request) => scan(served, request, to).await,
         Method::Blocks { after, limit } => blocks(served, after, limit, to).await,
+        Method::Select(request) => select(served, request, to).await,
         Method::Status => status(served, to),
         Method::Health => served.hooks.health().await,
         Method::Metrics => served.hooks.metrics().await.map(Value::String),
         Method::Digests => value(&WireDigests::from(store(served)?.digests().await?)),
-        Method::Verify => store(served)?.verify().await.map(|()| Value::Null),
+        Method::Verify => verify(served, to).await.map(|()| Value::Null),
         Method::Attest => value(&WireAttestation::from(store(served)?.attest().await?)),
         Method::Checkpoint => value(&store(served)?.checkpoint().await?),
         Method::Probe => {
@@ -160,9 +166,19 @@ async fn look_or_manage(served: &Served, method: Method, to: &Answering) -> Resu
         }
         Method::Watch { after } => watch(served, after, to).await,
         Method::RemoveConsumer { name } => {
-            store(served)?.consumers().remove(&name).await.map(|_| Value::Null)
+            store(served)?.consumers().remove(&name).await?;
+            note(served, to, "consumer.remove", name.as_str()).await;
+            Ok(Value::Null)
         }
-        Method::Keys(request) => keys(served, request).await,
+        Method::Keys(request) => keys(served, request, to).await,
+        Method::Clock(ClockRequest::Accept) => {
+            let store = store(served)?.acting_as(to.asker());
+            store.clock().accept().await.map(|()| Value::Null)
+        }
+        Method::Clock(ClockRequest::Repair) => {
+            let store = store(served)?.acting_as(to.asker());
+            value(&store.clock().repair().await?)
+        }
         Method::Reload => served.hooks.reload().await,
         Method::LogLevel { level, seconds } => {
             let period = seconds.map(Duration::from_secs);
@@ -194,13 +210,12 @@ async fn scan(served: &Served, request: ScanRequest, to: &Answering) -> Result<V
     let mut range = range_of(&request)?;
     let mut left = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let mut gathered = BytesMut::new();
-    let mut size = PageSize::of(64, ROWS_PER_READ);
+    let most = rows_per_read(range.table);
     loop {
-        let limit = left.min(size.count);
+        let limit = left.min(most);
         let scan = Scan { range: range.clone(), reverse: request.reverse, limit };
         let page = served.backend.scan(scan).await?;
         left -= page.rows.len().min(left);
-        size.seen(page.rows.iter().map(|row| row.body.len()).max().unwrap_or_default());
         for row in &page.rows {
             row.put(&mut gathered);
             to.data(&mut gathered, false).await?;
@@ -227,14 +242,42 @@ fn range_of(request: &ScanRequest) -> Result<KeyRange> {
     })
 }
 
+/// Entities that are meant, and what is shown beside them. They are chosen at one moment, away from this thread, and
+/// kept until they are sent: only so many, and not the state that they are of.
+async fn select(served: &Served, request: SelectRequest, to: &Answering) -> Result<Value> {
+    let table = Table::from_number(request.table)
+        .ok()
+        .filter(|table| table.is_state())
+        .ok_or_else(|| Error::invalid("this table cannot be selected from"))?;
+    let view = store(served)?.view();
+    let (chosen, beside, more) = may_block(move || {
+        let limit = usize::try_from(request.limit).unwrap_or(usize::MAX).min(SELECTED);
+        let page = (request.after.as_deref(), limit);
+        let (chosen, more) = crate::select::select(&view, table, &request.selection, page);
+        let beside = crate::select::related(&chosen, &view);
+        Ok((chosen, beside, more))
+    })
+    .await?;
+    let mut gathered = BytesMut::new();
+    for (is_meant, record) in chosen
+        .into_iter()
+        .map(|record| (true, record))
+        .chain(beside.into_iter().map(|record| (false, record)))
+    {
+        let row = Row { key: record.key(), body: record.encode() };
+        SelectedRow { is_meant, table: record.table(), row }.put(&mut gathered);
+        to.data(&mut gathered, false).await?;
+    }
+    to.data(&mut gathered, true).await?;
+    value(&Selected { more })
+}
+
 async fn blocks(served: &Served, after: Serial, limit: u32, to: &Answering) -> Result<Value> {
     let (mut after, mut left) = (after, usize::try_from(limit).unwrap_or(usize::MAX));
     let mut gathered = BytesMut::new();
-    let mut size = PageSize::of(1, BLOCKS_PER_READ);
     loop {
-        let wanted = left.min(size.count);
+        let wanted = left.min(BLOCKS_PER_READ);
         let page = served.backend.blocks(after, wanted).await?;
-        size.seen(page.iter().map(|block| block.bytes.len()).max().unwrap_or_default());
         left -= page.len().min(left);
         let is_last = left == 0 || page.len() < wanted;
         for block in &page {
@@ -268,13 +311,20 @@ async fn watch(served: &Served, after: Option<Serial>, to: &Answering) -> Result
         store.watch(after)
     };
     while let Some(commit) = commits.next().await {
-        to.item(&watched(commit?)).await?;
+        let commit = commit?;
+        let mut parts = commit.changes.chunks(CHANGES_PER_ITEM).peekable();
+        // One that changed no entity is told, too.
+        to.item(&watched(&commit, parts.next().unwrap_or_default(), parts.peek().is_some()))
+            .await?;
+        while let Some(part) = parts.next() {
+            to.item(&watched(&commit, part, parts.peek().is_some())).await?;
+        }
     }
     Ok(Value::Null)
 }
 
-fn watched(commit: CommitChanges) -> Watched {
-    let change = |change: &ghostwire_store_core::changes::EntityChange| WatchedChange {
+fn watched(commit: &CommitChanges, changes: &[EntityChange], more: bool) -> Watched {
+    let change = |change: &EntityChange| WatchedChange {
         entity: change.entity.name().to_owned(),
         id: change.handle.to_string(),
         change: change.kind,
@@ -283,7 +333,8 @@ fn watched(commit: CommitChanges) -> Watched {
         serial: commit.serial,
         hash: commit.hash.to_string(),
         at: commit.at,
-        changes: commit.changes.iter().map(change).collect(),
+        changes: changes.iter().map(change).collect(),
+        more,
     }
 }
 
@@ -313,8 +364,42 @@ async fn issue(served: &Served, actor: Actor, issue: Issue) -> Result<Answered> 
     Ok(Answered { items: Vec::new(), end, is_stored: true })
 }
 
-async fn keys(served: &Served, request: KeysRequest) -> Result<Value> {
+/// One at a time: each reads everything. It ends with its client.
+async fn verify(served: &Served, to: &Answering) -> Result<()> {
+    let _alone = to.counters.verifying.try_lock().map_err(|_| {
+        Error::new(ErrorKind::Busy, "somebody has everything stored verified already")
+            .with("help", "wait until that has ended, or end it")
+    })?;
+    store(served)?.verify().await
+}
+
+/// Leaves a line in the audit trail of what was changed outside of the state. It is done, whether the line can be
+/// written or not.
+async fn note(served: &Served, to: &Answering, action: &str, subject: &str) {
+    let written = async {
+        let store = store(served)?;
+        let at = store.clock().now()?;
+        let mut random = [0; 10];
+        SystemEntropy.fill(&mut random)?;
+        let (kind, _) = action.split_once('.').unwrap_or((action, ""));
+        let id = AuditId::time_ordered(at, random);
+        let line = AuditEntry::new(
+            (at, id),
+            to.asker(),
+            action.parse()?,
+            kind.parse::<ResourceKind>()?,
+            subject.parse()?,
+        );
+        store.audit().append(vec![line]).await
+    };
+    if let Err(error) = written.await {
+        tracing::warn!(%error, action, "a change that was made is missing in the audit trail");
+    }
+}
+
+async fn keys(served: &Served, request: KeysRequest, to: &Answering) -> Result<Value> {
     let keys = store(served)?.keys()?;
+    let changed = told_of(&request);
     let keyring = match request {
         KeysRequest::List => keys.list().await,
         KeysRequest::Rotate(rotation) => keys.rotate(rotation).await,
@@ -325,21 +410,29 @@ async fn keys(served: &Served, request: KeysRequest) -> Result<Value> {
         KeysRequest::RemoveRecipient { fingerprint } => keys.remove_recipient(&fingerprint).await,
         KeysRequest::Destroy { version } => keys.destroy(version).await,
     }?;
+    if let Some((action, subject)) = changed {
+        note(served, to, action, &subject).await;
+    }
     Ok(json!({ "keyring": keyring, "resealed": keys.progress() }))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_of_long_rows_have_few_of_them() {
-        let mut size = PageSize::of(64, 1024);
-        for (longest, count) in
-            [(100, 128), (100, 256), (100, 512), (100, 1024), (0, 1024), (4 << 20, 1), (100, 2)]
-        {
-            size.seen(longest);
-            assert_eq!(size.count, count);
+/// What the audit trail says of a change of keys: what was done, and to what.
+fn told_of(request: &KeysRequest) -> Option<(&'static str, String)> {
+    let rotated = |rotation: Rotation| match rotation {
+        Rotation::Leaked => "after a leak".to_owned(),
+        Rotation::Routine => "as planned".to_owned(),
+    };
+    Some(match request {
+        KeysRequest::List => return None,
+        KeysRequest::Rotate(rotation) | KeysRequest::RotateFrom { rotation, .. } => {
+            ("keyring.rotate", rotated(*rotation))
         }
-    }
+        KeysRequest::AddRecipient { label, .. } => ("keyring.add_recipient", label.clone()),
+        KeysRequest::RemoveRecipient { fingerprint } => {
+            ("keyring.remove_recipient", fingerprint.clone())
+        }
+        KeysRequest::Destroy { version } => {
+            ("keyring.destroy", format!("version {version} of the data key"))
+        }
+    })
 }

@@ -37,6 +37,7 @@ impl Call {
             Method::Transact { .. }
             | Method::Issue { .. }
             | Method::RemoveConsumer { .. }
+            | Method::Clock(_)
             | Method::Reload
             | Method::LogLevel { .. } => true,
             Method::Keys(request) => !matches!(request, KeysRequest::List),

@@ -154,7 +154,7 @@ impl Connection {
         let (frames, mut ready) = mpsc::channel(WAITING);
         let began = Instant::now();
         let pages = self.served.backend.info().counters.scans;
-        let answering = Answering::new(frames, self.user, self.counters.clone());
+        let answering = Answering::new(frames, self.user, self.counters.clone(), request.actor);
         let mut work = pin!(answer(self.served.clone(), request.method, answering));
         let mut heartbeat = interval_at(TokioInstant::now() + HEARTBEAT, HEARTBEAT);
         let ended = loop {

@@ -124,12 +124,14 @@ struct Counters {
     clients: AtomicU64,
     requests: AtomicU64,
     refused: AtomicU64,
+    /// Held by whoever has everything verified.
+    verifying: tokio::sync::Mutex<()>,
 }
 
 impl Counters {
     fn new() -> Self {
-        let (clients, requests, refused) = Default::default();
-        Self { since: SystemClock.now(), clients, requests, refused }
+        let (clients, requests, refused, verifying) = Default::default();
+        Self { since: SystemClock.now(), clients, requests, refused, verifying }
     }
 
     fn json(&self) -> serde_json::Value {

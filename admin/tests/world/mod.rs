@@ -32,13 +32,27 @@ impl World {
         Self::open(hooks, |_| ()).await
     }
 
+    pub(crate) async fn on(backend: Arc<dyn Backend>) -> Self {
+        Self::open_on(backend, Arc::new(NoHooks), |_| ()).await
+    }
+
+    pub(crate) fn memory() -> Arc<dyn Backend> {
+        Arc::new(MemoryBackend::at_schema(StoreId::from_bytes([1; 16]), Schema::current()))
+    }
+
     async fn open(hooks: Arc<dyn Hooks>, adjust: impl FnOnce(&mut SocketOptions)) -> Self {
+        Self::open_on(Self::memory(), hooks, adjust).await
+    }
+
+    async fn open_on(
+        backend: Arc<dyn Backend>,
+        hooks: Arc<dyn Hooks>,
+        adjust: impl FnOnce(&mut SocketOptions),
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("store.sock");
         let mut options = SocketOptions::new(&socket);
         adjust(&mut options);
-        let backend: Arc<dyn Backend> =
-            Arc::new(MemoryBackend::at_schema(StoreId::from_bytes([1; 16]), Schema::current()));
         let admin = AdminSocket::new();
         let store_options = StoreOptions {
             companions: vec![admin.clone()],

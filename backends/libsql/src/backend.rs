@@ -14,7 +14,9 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
-use ghostwire_store_sqlite::{Connection, FileKind, StoreFile, check_structure, compact};
+use ghostwire_store_sqlite::{
+    Asked, Connection, FileKind, StoreFile, Wanted, check_structure, compact,
+};
 
 use crate::check::{Opened, check_beside, check_order, check_state, verify};
 use crate::commit::{adopt, fill};
@@ -162,6 +164,23 @@ impl Opened for Shared {
     }
 }
 
+/// A store that is read as long as somebody waits for it.
+struct WhileWanted<'s> {
+    shared: &'s Shared,
+    wanted: Wanted,
+}
+
+impl Opened for WhileWanted<'_> {
+    fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
+        self.wanted.require()?;
+        self.shared.with_open(work)
+    }
+
+    fn wanted(&self) -> Wanted {
+        self.wanted.clone()
+    }
+}
+
 impl Shared {
     /// Once nobody reads or commits.
     fn alone(&self) -> RwLockWriteGuard<'_, Option<Open>> {
@@ -261,6 +280,7 @@ impl Backend for LibsqlBackend {
             signer: None,
             resealed: None,
             bytes: file.as_ref().map(|file| file.total_bytes()),
+            file: file.as_ref().map(|file| file.info()),
             filesystem: file.as_ref().and_then(|file| file.filesystem()),
             pool: file.as_ref().map(|file| file.connections().info()),
             log: file.as_ref().map(|file| file.log().info()),
@@ -376,8 +396,11 @@ impl Backend for LibsqlBackend {
     }
 
     async fn verify(&self) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let verified = blocking(move || verify(&*shared)).await;
+        // Dropped with this future, should nobody wait for it any more.
+        let asked = Asked::default();
+        let (shared, wanted) = (Arc::clone(&self.shared), asked.wanted());
+        let verified = blocking(move || verify(&WhileWanted { shared: &shared, wanted })).await;
+        drop(asked);
         let (_, rows, blocks) = verified.map_err(|error| error.during("libsql.verify"))?;
         tracing::debug!(db.system.name = NAME, rows, blocks, "verified");
         Ok(())

@@ -6,6 +6,7 @@ use ghostwire_store_core::backend::{Head, KeyRange};
 use ghostwire_store_core::chain::follow_kept;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
+use ghostwire_store_sqlite::Wanted;
 
 use crate::blocks::{blocks, check_no_others};
 use crate::link::Link;
@@ -21,12 +22,18 @@ const BYTES: usize = 1 << 20;
 /// Who has a store open. Between two calls it may be reopened or closed.
 pub(crate) trait Opened {
     fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T>;
+
+    /// Whether somebody waits for what is done with it.
+    fn wanted(&self) -> Wanted {
+        Wanted::default()
+    }
 }
 
 /// Reads and checks everything, page by page, each of a moment of its own. Tells where the store stood,
 /// and how many rows and blocks were read.
 pub(crate) fn verify(store: &impl Opened) -> Result<(Head, usize, u64)> {
-    store.with_open(|open| open.database.check_structure())?;
+    let wanted = store.wanted();
+    store.with_open(|open| open.database.check_structure(&wanted))?;
     let mut rows = 0;
     for table in Table::ALL {
         rows += check_rows(|from| {

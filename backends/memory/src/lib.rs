@@ -115,6 +115,7 @@ impl Backend for MemoryBackend {
             signer: None,
             resealed: None,
             bytes: None,
+            file: None,
             filesystem: None,
             pool: None,
             log: None,

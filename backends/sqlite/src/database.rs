@@ -11,7 +11,7 @@ use crate::connection::{Connection, Role, check_structure, checkpoint, connect, 
 use crate::errors::is_interrupted;
 use crate::pool::{Lease, Pool};
 use crate::wal::{Checkpoint, Checkpointer, Mode};
-use crate::{Access, Inside, StoreFile, file_to_read, has_log, with_suffix};
+use crate::{Access, Inside, StoreFile, Wanted, file_to_read, has_log, with_suffix};
 
 /// The connections of an open store. They are dropped in this order, and before the file's lock is.
 #[derive(Debug)]
@@ -151,14 +151,17 @@ impl<C: Connection> Database<C> {
 
     /// As [`check_structure`], which reads the whole file at one moment. Beside writers that would keep the
     /// log growing: once it is long this is broken off, which is no error, and what is not checked is logged.
+    /// So it is when nobody waits for it any more.
     ///
     /// # Errors
-    /// As [`Database::reader`] and [`check_structure`].
-    pub fn check_structure(&self) -> Result<()> {
+    /// As [`Database::reader`] and [`check_structure`]; `Unavailable` if nobody waits.
+    pub fn check_structure(&self, wanted: &Wanted) -> Result<()> {
         let mut connection = self.connect_reader()?;
         let inside = self.file.log().enter_until_held(connection.interrupter());
-        let checked = check_structure(&mut connection);
+        let interrupt = connection.interrupter();
+        let checked = wanted.interrupting(interrupt, || check_structure(&mut connection));
         drop((connection, inside));
+        wanted.require()?;
         match checked {
             Err(error) if is_interrupted(&error) => {
                 tracing::info!(
@@ -227,6 +230,10 @@ impl<C: Connection> Database<C> {
             check(connection)?;
             // SQLite writes the page with this number anew, though it stays what it is.
             let [number] = connection.integers("SELECT user_version FROM pragma_user_version")?;
+            let [free] = connection.integers(
+                "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size",
+            )?;
+            self.file.note_free(u64::try_from(free).unwrap_or(0));
             connection.run(&format!("PRAGMA user_version = {number}"))
         })
     }

@@ -14,6 +14,7 @@
 //! and everything after that goes by name. Do the same: open the engine after the [`StoreFile`],
 //! close it before.
 
+mod asked;
 mod backup;
 mod check;
 mod compact;
@@ -38,12 +39,14 @@ mod wal;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ghostwire_store_core::backend::Filesystem;
+use ghostwire_store_core::backend::{FileInfo, Filesystem};
 use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
+pub use asked::{Asked, Wanted};
 use backup::Backup;
 pub use check::require_file_name;
 pub use compact::{Compact, compact};
@@ -102,6 +105,9 @@ pub enum Access {
     ReadOnly,
 }
 
+/// Free bytes that nobody has counted yet.
+const UNCOUNTED: u64 = u64::MAX;
+
 /// A store's file that this process may use and no other does. Dropping it lets others in.
 #[derive(Debug)]
 pub struct StoreFile {
@@ -113,6 +119,8 @@ pub struct StoreFile {
     access: Access,
     files: OpenedFiles,
     log: LogKeeper,
+    /// Bytes that hold nothing, or [`UNCOUNTED`].
+    free: AtomicU64,
     connections: Arc<PoolMeter>,
     /// `None` if the file is only read.
     reserve: Option<Reserve>,
@@ -191,7 +199,20 @@ impl StoreFile {
         }
         let making = Mutex::new(making);
         let connections = Arc::default();
-        Ok(Self { making, path, kind, is_new, access, files, log, connections, reserve, lock })
+        let free = AtomicU64::new(UNCOUNTED);
+        Ok(Self {
+            making,
+            path,
+            kind,
+            is_new,
+            access,
+            files,
+            log,
+            free,
+            connections,
+            reserve,
+            lock,
+        })
     }
 
     /// Tells what [`StoreFile::open`] would refuse for an existing store that is to be written, but
@@ -424,6 +445,18 @@ impl StoreFile {
             .filter_map(|file| fs::metadata(file).ok())
             .map(|metadata| metadata.len())
             .sum()
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn info(&self) -> FileInfo {
+        let free = self.free.load(Ordering::Relaxed);
+        FileInfo { free: (free != UNCOUNTED).then_some(free), displaced: self.files.displaced() }
+    }
+
+    /// So many bytes of it hold nothing.
+    pub(crate) fn note_free(&self, bytes: u64) {
+        self.free.store(bytes, Ordering::Relaxed);
     }
 
     /// The room on the file system that it is on, where that is known.

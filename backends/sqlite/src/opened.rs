@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use ghostwire_store_core::backend::Displaced;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::{failed, with_suffix};
@@ -169,6 +170,16 @@ impl OpenedFiles {
         }
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = found;
         self.require()
+    }
+
+    /// Whether such a change was found, and whether everything is where it was by now. Looks for no new one.
+    pub(crate) fn displaced(&self) -> Option<Displaced> {
+        self.changed.get()?;
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened =
+            [Some(&self.store), log.as_ref(), self.lock.as_ref()].into_iter().flatten();
+        let is_back = opened.all(|opened| matches!(opened.change(), Ok(None)));
+        Some(if is_back { Displaced::Back } else { Displaced::Away })
     }
 
     /// Refuses once a path named something else than what was opened.

@@ -4,9 +4,7 @@ mod keys;
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use ghostwire_store_core::backend::{
@@ -17,7 +15,7 @@ use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_sqlite::{FileKind, StoreFile};
+use ghostwire_store_sqlite::{FileKind, StoreFile, Wanted};
 
 use crate::before_leak::Contents;
 use crate::engine::embedded::{self, First};
@@ -61,18 +59,19 @@ impl Opened for Inner {
 }
 
 /// A store that is read as long as somebody waits for it.
-struct Wanted<'i> {
+struct WhileWanted<'i> {
     inner: &'i Inner,
-    /// Gone with whoever asked.
-    wanted: &'i Weak<()>,
+    wanted: &'i Wanted,
 }
 
-impl Opened for Wanted<'_> {
+impl Opened for WhileWanted<'_> {
     fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T> {
-        if self.wanted.strong_count() == 0 {
-            return Err(Error::new(ErrorKind::Unavailable, "nobody waits for this any more"));
-        }
+        self.wanted.require()?;
         self.inner.with_open(work)
+    }
+
+    fn wanted(&self) -> Wanted {
+        self.wanted.clone()
     }
 }
 
@@ -249,9 +248,9 @@ impl Inner {
     }
 
     /// Ends with the next page once nobody wants it any more.
-    pub(crate) fn verify(&self, wanted: &Weak<()>) -> Result<()> {
+    pub(crate) fn verify(&self, wanted: &Wanted) -> Result<()> {
         let _alone = locked(&self.verifying);
-        verify(&Wanted { inner: self, wanted }).map(drop)
+        verify(&WhileWanted { inner: self, wanted }).map(drop)
     }
 
     pub(crate) fn attest(&self, state: &AttestedState) -> Result<Attestation> {
@@ -397,6 +396,7 @@ impl Inner {
             signer: envelope.signer().map(|signer| signer.public().id().to_string()),
             resealed: status.as_ref().and_then(|it| resealed(&envelope, &it.stored)),
             bytes: file.map(|file| file.total_bytes()),
+            file: file.map(|file| file.info()),
             filesystem: file.and_then(|file| file.filesystem()),
             pool: file.map(|file| file.connections().info()),
             log: file.map(|file| file.log().info()),

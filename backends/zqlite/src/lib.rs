@@ -102,7 +102,7 @@ use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::threads::may_block;
 use ghostwire_store_crypto::keyring::Keyring;
-use ghostwire_store_sqlite::{FileKind, StoreFile, compact};
+use ghostwire_store_sqlite::{Asked, FileKind, StoreFile, compact};
 
 use envelope::Envelope;
 use inner::{Inner, locked};
@@ -349,8 +349,8 @@ impl Backend for ZqliteBackend {
 
     async fn verify(&self) -> Result<()> {
         // Dropped with this future, should nobody wait for it any more.
-        let asked = Arc::new(());
-        let wanted = Arc::downgrade(&asked);
+        let asked = Asked::default();
+        let wanted = asked.wanted();
         let verified = self.in_background(move |inner| inner.verify(&wanted)).await;
         drop(asked);
         verified.map_err(|error| error.during("zqlite.verify"))

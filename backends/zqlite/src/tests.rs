@@ -15,6 +15,7 @@ use ghostwire_store_core::error::{Error, ErrorKind};
 use ghostwire_store_core::schema::{RowKey, Table};
 use ghostwire_store_crypto::SystemRandom;
 use ghostwire_store_crypto::keyring::{Identity, Keyring};
+use ghostwire_store_sqlite::Wanted;
 
 use super::*;
 use crate::engine::{Batch, Engine, Reserved, Snapshot};
@@ -53,8 +54,8 @@ impl Engine for Forgetful {
         self.engine.reserve(is_fresh)
     }
 
-    fn check_structure(&self) -> Result<()> {
-        self.engine.check_structure()
+    fn check_structure(&self, wanted: &Wanted) -> Result<()> {
+        self.engine.check_structure(wanted)
     }
 
     fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
@@ -147,8 +148,7 @@ async fn no_commit_waits_for_who_waits_for_a_connection() {
     let directory = tempfile::tempdir().unwrap();
     let backend = ZqliteBackend::open(sealed(&directory.path().join("store.db"))).await.unwrap();
     commit_beside_who_waits(&backend, || drop(backend.0.scan(&all(Table::Users)).unwrap()));
-    let wanted = Arc::new(());
-    commit_beside_who_waits(&backend, || backend.0.verify(&Arc::downgrade(&wanted)).unwrap());
+    commit_beside_who_waits(&backend, || backend.0.verify(&Wanted::default()).unwrap());
 }
 
 fn put(table: Table, number: u8, body: &[u8]) -> RowChange {

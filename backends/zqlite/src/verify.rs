@@ -12,6 +12,7 @@ use std::vec;
 use ghostwire_store_core::chain::follow_kept;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::schema::{RowKey, Table};
+use ghostwire_store_sqlite::Wanted;
 use parking_lot::RwLockReadGuard;
 
 use crate::engine::Snapshot;
@@ -32,11 +33,17 @@ const NUMBERS: usize = 4096;
 /// Who has a store open. Between two calls it may be reopened or closed.
 pub(crate) trait Opened {
     fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T>) -> Result<T>;
+
+    /// Whether somebody waits for what is done with it.
+    fn wanted(&self) -> Wanted {
+        Wanted::default()
+    }
 }
 
 /// Reads and checks everything; one at a time. Gives the head of the end.
 pub(crate) fn verify(store: &impl Opened) -> Result<Stored> {
-    store.with_open(|open| open.engine.check_structure())?;
+    let wanted = store.wanted();
+    store.with_open(|open| open.engine.check_structure(&wanted))?;
     let mut numbers = Vec::new();
     every_number(store, |number| {
         numbers.push(number);

@@ -291,6 +291,8 @@ pub struct BackendInfo {
     pub resealed: Option<Resealed>,
     /// Bytes on disk, where that is known.
     pub bytes: Option<u64>,
+    /// Its file, if it keeps one.
+    pub file: Option<FileInfo>,
     /// The file system that it stores on, where that is known.
     pub filesystem: Option<Filesystem>,
     /// Its connections, if it has some.
@@ -328,6 +330,26 @@ pub trait ConnectionObserver: Send + Sync + std::fmt::Debug {
     fn waited(&self, took: Duration);
     /// Somebody gave one back.
     fn used(&self, took: Duration);
+}
+
+/// The file of a backend that keeps one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileInfo {
+    /// Bytes of it that hold nothing, and that later commits use; `None` until they were counted.
+    pub free: Option<u64>,
+    /// Whether something else was found at its path, or at that of what belongs to it.
+    pub displaced: Option<Displaced>,
+}
+
+/// A file that is open was moved, removed or replaced. Others may have written to it or to what took its place, so
+/// nothing is written through it any more, also once it is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Displaced {
+    /// It is not back: a store that is opened now would be another one, or none.
+    Away,
+    /// It is back: the store can be closed and opened again.
+    Back,
 }
 
 /// Room on a file system.

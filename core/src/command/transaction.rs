@@ -94,6 +94,15 @@ impl Transaction {
         self.checked()
     }
 
+    /// The name of its commands if they are of one kind, otherwise its own.
+    pub(crate) fn told_name(&self) -> &'static str {
+        let mut names = self.commands.iter().map(Command::name);
+        match names.next() {
+            Some(first) if names.all(|name| name == first) => first,
+            _ => Self::NAME,
+        }
+    }
+
     fn checked(self) -> Result<Self> {
         self.check_steps()?;
         Ok(self)
@@ -107,5 +116,28 @@ impl Transaction {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::command::NodeCommand;
+
+    #[test]
+    fn a_transaction_is_told_as_what_it_does() {
+        let delete = |byte| NodeCommand::Delete { id: NodeId::from_bytes([byte; 16]) };
+        let one = Transaction::new().require(Precondition::NodeExists(NodeId::from_bytes([1; 16])));
+        let one = one.unwrap().then(delete(1)).unwrap();
+        assert_eq!(Command::from(one.clone()).told_name(), "node.delete");
+        let two = one.then(delete(2)).unwrap();
+        assert_eq!(Command::from(two.clone()).told_name(), "node.delete");
+        assert_eq!(Command::from(two.clone()).name(), Transaction::NAME);
+        let user = UserId::from_bytes([3; 16]);
+        let (cascade, part) = (true, crate::command::Part::WHOLE);
+        let mixed = two.then(crate::command::UserCommand::Delete { id: user, cascade, part });
+        assert_eq!(Command::from(mixed.unwrap()).told_name(), Transaction::NAME);
+        assert_eq!(Command::from(Transaction::new()).told_name(), Transaction::NAME);
     }
 }

@@ -380,6 +380,15 @@ macro_rules! entities {
                 }
             }
 
+            /// Its name, as metrics and spans have it: a transaction of one kind of command is called as
+            /// that is. One of few, whatever a caller does.
+            pub(crate) fn told_name(&self) -> &'static str {
+                match self {
+                    Self::Transaction(transaction) => transaction.told_name(),
+                    other => other.name(),
+                }
+            }
+
             /// The table of what it is about, if that is one.
             pub(crate) fn collection(&self) -> Option<&'static str> {
                 match self {

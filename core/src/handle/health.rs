@@ -31,6 +31,7 @@ impl StoreHandle {
             view_age: core.is_shared.then(|| (view.age(), max_age)),
             free_bytes,
             deciding_for: vital.at_work_for(Instant::now()),
+            displaced: info.file.and_then(|file| file.displaced),
         };
         let moment = Moment { wall: self.wall_clock(), now: Instant::now() };
         let (checkpoint, checkpoint_at) = vital.checkpoint();

@@ -20,9 +20,10 @@ use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::Prober;
 use crate::imported::ImportedHashes;
-use crate::observe::{CommandCall, Event, spans};
+use crate::observe::{CommandCall, Event, Recorder, spans};
 use crate::options::StoreOptions;
 use crate::secrets::HashKeys;
+use crate::series::count_rows;
 use crate::state::Reply;
 use crate::view::View;
 use crate::writer::{Answer, Committed, End, Request, SeriesRows, Shared, weight};
@@ -126,15 +127,20 @@ impl StoreHandle {
     }
 
     pub(crate) async fn commit(&self, command: Command) -> Result<Committed> {
-        let operation = command.name();
-        let span = spans::write(&command);
+        let (operation, told_name) = (command.name(), command.told_name());
+        let span = spans::write(&command, self.namespace());
         let committed = async {
             let submission = Box::new(self.submission(command)?);
             let weight = submission.command.weight();
             self.send_in(&span, weight, |answer| Request::Submit(submission, answer)).await
         };
-        let committed = self.observed(operation, &span, committed).await;
+        let committed = self.observed(told_name, &span, committed).await;
         committed.map_err(|error| error.during(operation))
+    }
+
+    /// What the store is called, where somebody wants to know.
+    fn namespace(&self) -> Option<&str> {
+        self.core.options.recorder.as_deref().and_then(Recorder::namespace)
     }
 
     /// Does a write in its span, and tells how long it took.
@@ -172,7 +178,7 @@ impl StoreHandle {
         operation: &'static str,
         batch: SeriesRows,
     ) -> Result<()> {
-        let span = spans::write_series(operation);
+        let span = spans::write_series(operation, self.namespace());
         let weight = weight(&batch.rows);
         let sent = self.send_in(&span, weight, |answer| Request::Append(batch, answer));
         let appended = self.observed(operation, &span, sent).await;
@@ -187,7 +193,16 @@ impl StoreHandle {
         // A commit for each part, so that writers get their turn.
         const RANGES_PER_COMMIT: usize = 1000;
         for part in ranges.chunks(RANGES_PER_COMMIT) {
+            let recorder = self.core.options.recorder.as_ref();
+            // Nobody else tells how many there were. What cannot be counted is removed all the same.
+            let counted = match recorder {
+                Some(_) => count_rows(self.backend(), part).await.ok(),
+                None => None,
+            };
             self.replace_series(operation, part.to_vec(), Vec::new()).await?;
+            if let (Some(recorder), Some(points)) = (recorder, counted) {
+                recorder.record(&Event::SeriesRemoved { points });
+            }
         }
         Ok(())
     }
@@ -199,7 +214,7 @@ impl StoreHandle {
         ranges: Vec<KeyRange>,
         rows: Vec<RowChange>,
     ) -> Result<()> {
-        let span = spans::write_series(operation);
+        let span = spans::write_series(operation, self.namespace());
         let (began, removed) = (Instant::now(), ranges.len());
         let sent =
             self.send_in(&span, weight(&rows), |answer| Request::Replace(ranges, rows, answer));

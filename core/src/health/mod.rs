@@ -7,7 +7,7 @@
 //! Two questions, which are not the same:
 //! - **Ready** ([`Health::is_ready`]): may requests be sent here? Every check has to pass.
 //! - **Live** ([`Health::is_live`]): would a restart of the process help? Only a writer that is dead or
-//!   stuck says no. A full disk, a slow one, damage and a file that somebody else holds are no better after
+//!   stuck says no, and a store whose files were moved away and are back. A full disk, a slow one, damage and a file that somebody else holds are no better after
 //!   one.
 
 mod loading;
@@ -264,6 +264,19 @@ impl Health {
     #[must_use]
     pub fn check(&self, name: CheckName) -> Option<&Check> {
         self.checks.iter().find(|check| check.name == name)
+    }
+
+    /// The same of a store that is going to be closed, and takes requests for a little longer.
+    #[must_use]
+    pub fn draining(mut self) -> Self {
+        if self.state == Condition::Stopped {
+            return self;
+        }
+        let drained = assess(&Facts { is_closing: true, ..Facts::default() });
+        self.checks.retain(|check| check.name != CheckName::NotDraining);
+        self.checks.extend(drained.check(CheckName::NotDraining).cloned());
+        let Self { state, ready, reason, next_step, .. } = drained;
+        Self { state, ready, reason, next_step, ..self }
     }
 
     /// Of a store that is being opened.

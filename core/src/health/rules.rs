@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::backend::Displaced;
+
 use super::{Check, CheckName, Condition, Health, Outcome};
 
 /// Fewer free bytes than this are not enough for the log, which grows to 4 MiB before it is moved into the
@@ -50,6 +52,8 @@ pub(crate) struct Facts {
     pub(crate) free_bytes: Option<u64>,
     /// For how long the writer has been deciding one and the same command.
     pub(crate) deciding_for: Option<Duration>,
+    /// What became of its file, if something did.
+    pub(crate) displaced: Option<Displaced>,
 }
 
 /// What a condition is told with.
@@ -78,7 +82,9 @@ pub(crate) fn assess(facts: &Facts) -> Health {
 /// Whether a restart would not help.
 fn is_live(facts: &Facts) -> bool {
     let is_stuck = facts.deciding_for.is_some_and(|time| time >= STUCK_AFTER);
-    facts.ended != Some(Ended::Failed) && !is_stuck
+    // While its file is away it would not be opened again, or another one would.
+    let is_back = facts.displaced == Some(Displaced::Back);
+    facts.ended != Some(Ended::Failed) && !is_stuck && !is_back
 }
 
 /// The gravest that holds.
@@ -117,6 +123,18 @@ const MAKE_ROOM: &str =
     "make room on the file system; pruning series frees pages of the file for later writes";
 const LOOK_AT_DISK: &str = "look at the disk and at the last error; it is tried again by itself";
 
+/// A store whose file was moved is written again only once it is opened anew.
+fn put_right(displaced: Displaced) -> &'static str {
+    match displaced {
+        Displaced::Away => {
+            "put the store's files back in their place, then open the store anew: until then nothing is written"
+        }
+        Displaced::Back => {
+            "the files are back; open the store anew: others may have had them, so nothing is written before"
+        }
+    }
+}
+
 fn told_of_end(ended: &Ended) -> Told {
     match ended {
         Ended::Closed => ("it is closed".to_owned(), "open it"),
@@ -145,7 +163,7 @@ fn check(name: CheckName, facts: &Facts) -> Check {
         CheckName::Writable => writable(facts),
         CheckName::DiskSpace => disk_space(facts),
         CheckName::NotPoisoned => match &facts.poisoned {
-            Some(why) => Judged::Failed(why.clone(), REOPENS),
+            Some(why) => Judged::Failed(why.clone(), facts.displaced.map_or(REOPENS, put_right)),
             None => Judged::Passed,
         },
         CheckName::ViewFresh => view_fresh(facts),
@@ -198,7 +216,9 @@ fn writable(facts: &Facts) -> Judged {
     match &facts.probe {
         _ if facts.is_read_only => Judged::Nothing,
         Some(ProbeFact::Stored) => Judged::Passed,
-        Some(ProbeFact::Refused(why)) => Judged::Failed(why.clone(), LOOK_AT_DISK),
+        Some(ProbeFact::Refused(why)) => {
+            Judged::Failed(why.clone(), facts.displaced.map_or(LOOK_AT_DISK, put_right))
+        }
         Some(ProbeFact::Overdue(time)) => Judged::Failed(
             format!("a write has been waiting for {} seconds", time.as_secs()),
             "a disk that is slow, or a queue that is full: wait, and look at the disk",
@@ -285,6 +305,14 @@ mod tests {
                 (S::Stopped, false, true, vec![C::Loaded]),
             ),
             (poisoned, (S::Poisoned, false, true, vec![C::NotPoisoned])),
+            (
+                Facts { displaced: Some(Displaced::Away), ..refused.clone() },
+                (S::Degraded, false, true, vec![C::Writable]),
+            ),
+            (
+                Facts { displaced: Some(Displaced::Back), ..refused.clone() },
+                (S::Degraded, false, false, vec![C::Writable]),
+            ),
             (refused, (S::Degraded, false, true, vec![C::Writable])),
             (fenced, (S::ReadOnly, false, true, vec![C::Writable])),
             (
@@ -313,6 +341,36 @@ mod tests {
         let check = health.check(CheckName::DiskSpace).unwrap();
         assert_eq!((&check.reason, check.next_step), (&health.reason, health.next_step));
         assert_eq!(assess(&healthy()).reason, None);
+    }
+
+    #[test]
+    fn what_is_going_to_be_closed_is_not_ready_any_more() {
+        let closing = assess(&Facts { is_closing: true, ..healthy() });
+        assert_eq!(assess(&healthy()).draining(), closing);
+        let ended = Facts { ended: Some(Ended::Closed), ..healthy() };
+        assert_eq!(assess(&ended).draining(), assess(&ended));
+    }
+
+    #[test]
+    fn a_store_whose_file_was_moved_does_not_promise_to_reopen_by_itself() {
+        for (displaced, words) in [
+            (Displaced::Away, "put the store's files back"),
+            (Displaced::Back, "open the store anew"),
+        ] {
+            let facts = Facts {
+                poisoned: Some(why()),
+                displaced: Some(displaced),
+                probe: Some(ProbeFact::Refused(why())),
+                ..healthy()
+            };
+            for check in assess(&facts).checks.iter().filter(|check| check.has_failed()) {
+                let next_step = check.next_step.unwrap();
+                assert!(
+                    next_step.contains(words) && !next_step.contains("by itself"),
+                    "{next_step}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -52,6 +52,7 @@ impl Observe {
             otel.name = display(name(collection)),
             otel.kind = "client",
             db.system.name = system_name(self.backend),
+            db.namespace = self.recorder.namespace(),
             db.operation.name = operation,
             db.collection.name = collection,
             error.type = Empty,

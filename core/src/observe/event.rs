@@ -97,6 +97,11 @@ pub enum Event<'a> {
         /// How it failed.
         error: Option<&'static str>,
     },
+    /// Rows of series were removed because they were old, or dated by a wrong clock.
+    SeriesRemoved {
+        /// How many.
+        points: u64,
+    },
     /// A job in the background ended.
     Job {
         /// Its name.

@@ -65,6 +65,11 @@ pub trait Recorder: Send + Sync + Debug + 'static {
         let _ = readings;
     }
 
+    /// What the store is called, which its spans say.
+    fn namespace(&self) -> Option<&str> {
+        None
+    }
+
     /// From how long on an answered command is told as [`Event::Slow`]; `None`, the default, tells none.
     fn slow_after(&self) -> Option<Duration> {
         None

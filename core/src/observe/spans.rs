@@ -11,6 +11,14 @@ use crate::backend::Commit;
 use crate::command::Command;
 use crate::error::Result;
 
+/// Where a commit goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Database<'n> {
+    pub(crate) system: &'static str,
+    /// What the store is called.
+    pub(crate) namespace: Option<&'n str>,
+}
+
 /// What a span is called: the operation and the collection that it is about.
 struct Name<'n>(&'n str, Option<&'n str>);
 
@@ -29,16 +37,17 @@ fn operation(name: &'static str) -> &'static str {
 }
 
 /// Of a write, from call to answer.
-pub(crate) fn write(command: &Command) -> Span {
+pub(crate) fn write(command: &Command, namespace: Option<&str>) -> Span {
     let (name, collection) = (command.name(), command.collection());
     let span = tracing::debug_span!(
         "store.write",
         otel.name = display(Name(operation(name), collection)),
         otel.kind = "internal",
+        db.namespace = namespace,
         db.operation.name = operation(name),
         db.collection.name = collection,
         db.operation.batch.size = Empty,
-        ghostwire.store.command = name,
+        ghostwire.store.command = command.told_name(),
         error.type = Empty,
     );
     if let Some(steps) = command.steps().filter(|steps| *steps > 1) {
@@ -48,12 +57,13 @@ pub(crate) fn write(command: &Command) -> Span {
 }
 
 /// Of rows of a series that are written.
-pub(crate) fn write_series(operation_name: &'static str) -> Span {
+pub(crate) fn write_series(operation_name: &'static str, namespace: Option<&str>) -> Span {
     let collection = if operation_name.starts_with("metric") { "metrics" } else { "audit" };
     tracing::debug_span!(
         "store.write",
         otel.name = display(Name(operation(operation_name), Some(collection))),
         otel.kind = "internal",
+        db.namespace = namespace,
         db.operation.name = operation(operation_name),
         db.collection.name = collection,
         ghostwire.store.command = operation_name,
@@ -79,14 +89,14 @@ pub(crate) fn batch<'s>(mut writes: impl Iterator<Item = &'s Span>, commands: us
 /// the conventions, so it has no `db.operation.batch.size`.
 pub(crate) fn commit<'s>(
     batch: &Span,
-    system: &'static str,
+    database: Database<'_>,
     commit: &Commit,
     writes: impl Iterator<Item = &'s Span>,
 ) -> Span {
     if batch.is_disabled() {
         return Span::none();
     }
-    let span = batch.in_scope(|| lone_commit(system, commit));
+    let span = batch.in_scope(|| lone_commit(database, commit));
     for write in writes.filter(|span| !span.is_disabled()) {
         span.follows_from(write);
     }
@@ -94,13 +104,14 @@ pub(crate) fn commit<'s>(
 }
 
 /// Of a commit that only flushes, or serves no write.
-pub(crate) fn lone_commit(system: &'static str, commit: &Commit) -> Span {
+pub(crate) fn lone_commit(database: Database<'_>, commit: &Commit) -> Span {
     let block = commit.block.as_ref();
     tracing::debug_span!(
         "backend.call",
         otel.name = "commit",
         otel.kind = "client",
-        db.system.name = system,
+        db.system.name = database.system,
+        db.namespace = database.namespace,
         db.operation.name = "commit",
         ghostwire.store.serial = block.map(|block| block.serial.get()),
         ghostwire.store.bytes = block.map_or(0, |block| block.bytes.len()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backend::KeyRange;
 use crate::block::{ChangeKind, RowChange};
@@ -98,7 +98,7 @@ impl ClockReport {
 }
 
 /// What a repair came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockRepair {
     /// Entities whose times were brought back.
     pub entities: u64,

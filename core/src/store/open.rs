@@ -237,7 +237,7 @@ async fn start(
         engine = %info.engine,
         location = info.location.as_deref(),
         schema = Schema::current().version().version,
-        %serial,
+        serial = serial.get(),
         nodes = core.shared.published.load().state.nodes().len(),
         read_only = core.options.read_only,
         took_ms = u64::try_from(opened.as_millis()).unwrap_or(u64::MAX),

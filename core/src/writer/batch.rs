@@ -234,7 +234,7 @@ impl Callers {
         now: Instant,
     ) -> impl Iterator<Item = (&'static str, Instant, Instant, &Span)> {
         let commands = self.submissions.iter();
-        let commands = commands.map(|(what, answer)| (what.command.name(), &answer.origin));
+        let commands = commands.map(|(what, answer)| (what.command.told_name(), &answer.origin));
         let series = self.series.iter().map(|(_, answer)| ("series.append", &answer.origin));
         commands.chain(series).filter_map(move |(name, origin)| {
             let (queued_at, taken_at) = origin.times()?;

@@ -416,7 +416,7 @@ impl Writer {
         let points = series.len();
         commit.rows.extend(series);
         let batch_span = spans::batch(callers.spans(), callers.len());
-        let span = spans::commit(&batch_span, self.system, &commit, callers.spans());
+        let span = spans::commit(&batch_span, self.database(), &commit, callers.spans());
         let timing = Timing::encoded(sealed_at);
         InFlight {
             callers,

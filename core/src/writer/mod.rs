@@ -58,6 +58,7 @@ use crate::error::{Error, ErrorKind};
 use crate::health::Vital;
 use crate::log::consumers::Consumers;
 use crate::log::hold::Holds;
+use crate::observe::spans::Database;
 use crate::observe::{CountsCache, Event, KeptViews, Reads, Recorder, Watchers, system_name};
 use crate::options::{Materialize, StoreOptions, WriterOptions};
 use crate::position::Epoch;
@@ -269,6 +270,12 @@ impl Writer {
         if let Some(recorder) = &self.recorder {
             recorder.record(event);
         }
+    }
+
+    /// Where commits go, as spans say it.
+    fn database(&self) -> Database<'_> {
+        let namespace = self.recorder.as_deref().and_then(Recorder::namespace);
+        Database { system: self.system, namespace }
     }
 
     /// What is stored is compared with what was acknowledged.

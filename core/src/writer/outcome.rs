@@ -23,7 +23,7 @@ use crate::options::Materialize;
 impl Writer {
     /// Stores a commit while no other is in flight.
     pub(super) async fn store(&mut self, commit: &Commit) -> Result<()> {
-        let span = spans::lone_commit(self.system, commit);
+        let span = spans::lone_commit(self.database(), commit);
         let stored = store(self.backend.as_ref(), commit, &span, self.recorder.is_some()).await;
         self.tell_commit(&stored, commit, (0, 0));
         self.settle(commit, stored.outcome).await
@@ -80,7 +80,7 @@ impl Writer {
         }
         // It is not there, but may still arrive. Sending the identical commit again settles that:
         // either this one is stored, or it is in conflict with the first.
-        let span = spans::lone_commit(self.system, commit);
+        let span = spans::lone_commit(self.database(), commit);
         match store(self.backend.as_ref(), commit, &span, self.recorder.is_some()).await.outcome {
             Ok(()) => {
                 self.poison(false);
@@ -192,7 +192,7 @@ impl Writer {
             self.poison(false);
             tracing::info!(
                 name: "store_recovered",
-                serial = %self.state().serial(),
+                serial = self.state().serial().get(),
                 "the backend was reopened and has what was acknowledged; writes are accepted again"
             );
         }

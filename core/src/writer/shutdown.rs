@@ -101,7 +101,7 @@ impl Writer {
         };
         tracing::info!(
             name: "store_closed",
-            serial = %self.state().serial(),
+            serial = self.state().serial().get(),
             error = end.outcome().err().map(tracing::field::display),
             "the store is closed"
         );

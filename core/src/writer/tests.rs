@@ -74,6 +74,7 @@ impl Backend for Permitting {
             signer: None,
             resealed: None,
             bytes: None,
+            file: None,
             filesystem: None,
             pool: None,
             log: None,

@@ -642,6 +642,13 @@ pub(super) static KEYS: &[Key] = &[
         |c, v| v.integer().map(|n| c.serve.drain_seconds = n),
     ),
     Key::field(
+        "serve.drain_delay_ms",
+        integer(0, 600_000),
+        "How long it goes on serving before that, in milliseconds, while `/readyz` says that it is not ready: as long as a load balancer takes to notice.",
+        |c| Some(Value::Integer(c.serve.drain_delay_ms)),
+        |c, v| v.integer().map(|n| c.serve.drain_delay_ms = n),
+    ),
+    Key::field(
         "jobs.reap_seconds",
         INTERVAL,
         "How often `gwstore serve` looks for ephemeral nodes that are to be removed, in seconds; 0 is never.",

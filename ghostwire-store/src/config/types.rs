@@ -447,11 +447,13 @@ impl Default for HttpOptions {
 pub struct ServeOptions {
     /// How long a process that is asked to end waits for the store to be closed.
     pub drain_seconds: u64,
+    /// How long it goes on serving before that, while it says that it is not ready.
+    pub drain_delay_ms: u64,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { drain_seconds: 30 }
+        Self { drain_seconds: 30, drain_delay_ms: 0 }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ghostwire_store::admin::Client;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::repository::ClockReport;
@@ -10,9 +11,11 @@ use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::block::Serial;
 use serde_json::json;
 
+use crate::actor::actor;
 use crate::cli::{ClockCommand, ConfirmArgs};
 use crate::confirm;
 use crate::failure::Outcome;
+use crate::live::{self, Found};
 use crate::output::Shell;
 use crate::session::{Reading, open_accepting_clock, open_to_read, open_to_write};
 
@@ -171,15 +174,30 @@ impl std::fmt::Display for Need {
     }
 }
 
+/// Whoever has the store open, if somebody has: that process then has the clock put right.
+async fn served(config: &Config, shell: &mut Shell<'_>) -> Outcome<Option<Client>> {
+    match live::find(config, shell).await? {
+        Found::Served(client) => Ok(Some(client.acting_as(actor()))),
+        Found::Denied(_) | Found::Nobody => Ok(None),
+    }
+}
+
 async fn accept(config: &Config, args: &ConfirmArgs, shell: &mut Shell<'_>) -> Outcome {
-    let standing = Standing::read(config).await?;
-    let is_needed = standing.is_beyond_gap(config);
+    let client = served(config, shell).await?;
+    let standing = match &client {
+        Some(client) => Standing::of_head(&client.head().await?),
+        None => Standing::read(config).await?,
+    };
+    // An open store refuses a clock by how it went meanwhile, which cannot be told from outside.
+    let is_needed = client.is_some() || standing.is_beyond_gap(config);
     if is_needed && !shell.json {
         shell.pairs(&standing.pairs())?;
     }
     let question = "Is the clock right, and was nothing written for so long?";
     let is_accepted = is_needed && confirmed(standing.clock, args, question, shell)?;
-    if is_accepted {
+    if let Some(client) = client.filter(|_| is_accepted) {
+        client.accept_clock().await?;
+    } else if is_accepted {
         let store = open_accepting_clock(config).await?;
         let accepted = store.clock().accept().await;
         let closed = store.close().await;
@@ -203,6 +221,7 @@ async fn accept(config: &Config, args: &ConfirmArgs, shell: &mut Shell<'_>) -> O
 }
 
 async fn repair(config: &Config, args: &ConfirmArgs, shell: &mut Shell<'_>) -> Outcome {
+    let client = served(config, shell).await?;
     let report = report(config, shell).await?;
     let is_needed = report.is_ahead();
     if is_needed && !shell.json {
@@ -212,11 +231,17 @@ async fn repair(config: &Config, args: &ConfirmArgs, shell: &mut Shell<'_>) -> O
                     metrics be removed?";
     let mut repaired = None;
     if is_needed && confirmed(report.clock, args, question, shell)? {
-        let store = open_to_write(config).await?;
-        let repair = store.clock().repair().await;
-        let closed = store.close().await;
-        repaired = Some(repair?);
-        closed?;
+        repaired = Some(match client {
+            Some(client) => client.repair_clock().await?,
+            None => {
+                let store = open_to_write(config).await?;
+                let repair = store.clock().repair().await;
+                let closed = store.close().await;
+                let repair = repair?;
+                closed?;
+                repair
+            }
+        });
     }
     if shell.json {
         let plan = as_json(&report);

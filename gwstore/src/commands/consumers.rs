@@ -45,7 +45,7 @@ async fn show(config: &Config, shell: &mut Shell<'_>) -> Outcome {
         return items.end(shell);
     }
     if consumers.is_empty() {
-        return shell.say("Nobody follows the store's log.");
+        return shell.tell("Nobody follows the store's log.");
     }
     let rows: Vec<_> = consumers
         .iter()

@@ -1,7 +1,9 @@
 //! Documents as they were written: policies and settings.
 
 use ghostwire_store::config::Config;
+use ghostwire_store_core::schema::Table;
 
+use crate::excerpt::Wanted;
 use crate::failure::Outcome;
 use crate::nouns::{self, Check, GetPolicy, GetSetting, Scene};
 use crate::output::{Shell, printable};
@@ -12,7 +14,7 @@ pub(super) async fn get_policy(
     args: &GetPolicy,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let document = read(config, shell, |scene| nouns::policy(args, scene)).await?;
+    let document = read(config, Table::Policies, shell, |scene| nouns::policy(args, scene)).await?;
     // Byte for byte: it may be put in force again.
     Ok(shell.out.write_all(document.as_str().as_bytes())?)
 }
@@ -22,16 +24,17 @@ pub(super) async fn get_setting(
     args: &GetSetting,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let value = read(config, shell, |scene| nouns::setting(args, scene)).await?;
+    let value = read(config, Table::Settings, shell, |scene| nouns::setting(args, scene)).await?;
     shell.object(&value)
 }
 
 async fn read<T>(
     config: &Config,
+    table: Table,
     shell: &mut Shell<'_>,
     get: impl Fn(&Scene<'_>) -> Outcome<T>,
 ) -> Outcome<T> {
-    let reading = Reading::open(config, shell).await?;
+    let reading = Reading::open_for(config, &Wanted::Table(table), shell).await?;
     let got = {
         let view = reading.store.view();
         get(&Scene::of(&view))

@@ -294,7 +294,10 @@ async fn reseal(opener: &Opener<'_>, shell: &mut Shell<'_>) -> Outcome<Resealed>
 
 async fn reseal_alone(config: &Config, unlock: &UnlockArgs, shell: &mut Shell<'_>) -> Outcome {
     keys(config, unlock)?;
-    let resealed = reseal(&opener(config, unlock), shell).await?;
+    let resealed = match live::reseal(config, shell).await? {
+        Some(resealed) => resealed,
+        None => reseal(&opener(config, unlock), shell).await?,
+    };
     if shell.json {
         return shell.object(&json!({ "resealed": resealed }));
     }
@@ -522,7 +525,16 @@ async fn verify(config: &Config, unlock: &UnlockArgs, shell: &mut Shell<'_>) -> 
     let found = |error: Error| Failure::As(Ending::Found, error.during("keys.verify"));
     let keyring = keys.open().await.map_err(found)?;
     let has_store = store_exists(config);
-    if has_store {
+    if let Some(there) = live::signer(config, shell).await? {
+        let here = signer(&keyring)?.id().to_string();
+        if here != there {
+            let message =
+                "the process that has the store open uses other keys than this keyring has";
+            let error = Error::new(ErrorKind::Crypto, message);
+            let error = error.with("keyring", here).with("process", there);
+            return Err(found(with_help(error, "put the store's own keyring in this place")));
+        }
+    } else if has_store {
         let mut opener = Opener::new(config).create(false).read_only(true);
         if let Some(source) = source(unlock) {
             opener = opener.key_source(source);
@@ -545,7 +557,7 @@ async fn verify(config: &Config, unlock: &UnlockArgs, shell: &mut Shell<'_>) -> 
         }
         return shell.object(&object);
     }
-    shell.say(format_args!(
+    shell.tell(format_args!(
         "The keyring is in order: generation {}, signed, and sealed to {}.",
         keyring.generation(),
         match keyring.members().len() {
@@ -553,5 +565,5 @@ async fn verify(config: &Config, unlock: &UnlockArgs, shell: &mut Shell<'_>) -> 
             more => format!("{more} recipients"),
         }
     ))?;
-    shell.say(if has_store { "It opens the store." } else { "Its store is still to be made." })
+    shell.tell(if has_store { "It opens the store." } else { "Its store is still to be made." })
 }

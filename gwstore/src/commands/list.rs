@@ -3,14 +3,15 @@
 mod columns;
 mod pages;
 
+use ghostwire_store::Error;
 use ghostwire_store::config::Config;
 use ghostwire_store::domain::{Limit, PageRequest};
 use ghostwire_store::portable::Item;
-use ghostwire_store::{Error, Store};
 use ghostwire_store_core::schema::Table;
 use serde_json::json;
 
 pub(super) use self::columns::object;
+use crate::excerpt::Wanted;
 use crate::failure::{Failure, Outcome};
 use crate::nouns::{Listing, PageArgs, Scene, ShowArgs, Source};
 use crate::output::{self, Shell};
@@ -24,8 +25,12 @@ pub(super) async fn run(config: &Config, listing: &Listing<'_>, shell: &mut Shel
         Source::Audit(_) => Table::Audit,
     };
     let columns = Columns::chosen(table, listing.page, shell)?;
-    let reading = Reading::open(config, shell).await?;
-    let listed = list(reading.store.as_ref(), listing, &columns, shell).await;
+    let (is_whole, request) = extent(listing.page, shell);
+    let reading = match wanted(listing, &request, is_whole) {
+        Some(wanted) => Reading::open_for(config, &wanted, shell).await?,
+        None => Reading::open(config, shell).await?,
+    };
+    let listed = list(&reading, listing, (is_whole, request), &columns, shell).await;
     reading.close().await?;
     listed
 }
@@ -67,25 +72,47 @@ impl Columns {
     }
 }
 
-async fn list(
-    store: &dyn Store,
-    listing: &Listing<'_>,
-    columns: &Columns,
-    shell: &mut Shell<'_>,
-) -> Outcome {
-    let view = store.view();
-    let scene = Scene::of(&view);
-    let page = listing.page;
-    // A program that reads the beginning would take it for the whole.
+/// Whether a listing is to be complete, and how it begins. A program that reads the beginning would take it for
+/// the whole.
+fn extent(page: &PageArgs, shell: &Shell<'_>) -> (bool, PageRequest) {
     let is_whole =
         page.all || (page.limit.is_none() && page.cursor.is_none() && !shell.is_terminal);
     let limit = page.limit.unwrap_or(if is_whole { Limit::MAX } else { Limit::default() });
-    let mut request = PageRequest { limit, cursor: page.cursor.clone() };
+    (is_whole, PageRequest { limit, cursor: page.cursor.clone() })
+}
+
+/// What a listing needs of a store; `None` if that is about all.
+fn wanted<'a>(listing: &Listing<'a>, page: &'a PageRequest, is_whole: bool) -> Option<Wanted<'a>> {
+    match listing.source {
+        Source::State(_, selection) if is_whole && !selection.is_given() => None,
+        Source::State(table, selection) => {
+            let fingerprint = pages::fingerprint_of(table, selection);
+            Some(Wanted::Selected { table, selection, page, is_whole, fingerprint })
+        }
+        Source::Metrics(selection) => {
+            Some(Wanted::Series { refers: selection.refers()?, with_log: false })
+        }
+        Source::Audit(selection) => {
+            Some(Wanted::Series { refers: selection.refers(), with_log: true })
+        }
+    }
+}
+
+async fn list(
+    reading: &Reading,
+    listing: &Listing<'_>,
+    (is_whole, mut request): (bool, PageRequest),
+    columns: &Columns,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    let view = reading.store.view();
+    let scene = Scene::of(&view);
+    let limit = request.limit;
     let mut table = output::Table::new(&columns.titles);
     let mut items = shell.items();
-    let since = (!page.absolute_times).then_some(scene.now);
+    let since = (!listing.page.absolute_times).then_some(scene.now);
     loop {
-        let page = pages::read(store, &scene, &listing.source, &request).await?;
+        let page = pages::read(reading, &scene, &listing.source, &request).await?;
         if page.items.is_empty() {
             shell.note("there is nothing to list");
         }
@@ -119,7 +146,11 @@ pub(super) async fn show(
     args: &ShowArgs,
     shell: &mut Shell<'_>,
 ) -> Outcome {
-    let reading = Reading::open(config, shell).await?;
+    let wanted = args.target.text().map(|text| Wanted::Called(table, text));
+    let reading = match wanted {
+        Some(wanted) => Reading::open_for(config, &wanted, shell).await?,
+        None => Reading::open(config, shell).await?,
+    };
     let found = {
         let view = reading.store.view();
         let scene = Scene::of(&view);

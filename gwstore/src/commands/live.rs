@@ -54,7 +54,7 @@ pub(super) async fn checkpoint(config: &Config, shell: &mut Shell<'_>) -> Outcom
     if shell.json {
         return shell.object(&json!({ "checkpoint": serial }));
     }
-    shell.say(format_args!("The tables hold everything up to serial {serial}."))
+    shell.tell(format_args!("The tables hold everything up to serial {serial}."))
 }
 
 async fn checkpoint_files(config: &Config) -> Result<Serial> {
@@ -88,7 +88,7 @@ pub(super) async fn verify(config: &Config, shell: &mut Shell<'_>) -> Outcome {
     if shell.json {
         return shell.object(&json!({ "verified": true }));
     }
-    shell.say("Everything stored is whole.")
+    shell.tell("Everything stored is whole.")
 }
 
 async fn verify_files(config: &Config) -> Result<()> {

@@ -108,6 +108,9 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         return doctor::run(load_config(&cli.global), shell).await;
     }
     let config = load_config(&cli.global)?;
+    if let Some(why) = needs_files(&cli.command) {
+        crate::live::require_closed(&config, why, shell).await?;
+    }
     match &cli.command {
         Command::Init => init::run(&config, shell).await,
         Command::Serve => crate::serve::run(&cli.global, &config, shell).await,
@@ -168,6 +171,31 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         #[cfg(not(feature = "zqlite"))]
         Command::Pin(_) => Err(not_built("zqlite")),
     }
+}
+
+/// Why a command needs the store's files to itself, if it does.
+fn needs_files(command: &Command) -> Option<&'static str> {
+    let why = match command {
+        Command::Import(_) => {
+            "an import is many commits, and the store is as it has to be only after the last: nobody may work on \
+             it meanwhile"
+        }
+        Command::Migrate(_) => "the process that has it open reads and writes the older schema",
+        Command::Compact => {
+            "the file is written anew and put in place of the one that the process writes to"
+        }
+        #[cfg(feature = "zqlite")]
+        Command::Seal | Command::Unseal => {
+            "the file is written anew and put in place of the one that the process writes to"
+        }
+        #[cfg(feature = "zqlite")]
+        Command::Pin(_) => {
+            "the process moves the pin with each commit, so what is compared or put right would not stay; \
+             `gwstore status` says whether there is one"
+        }
+        _ => return None,
+    };
+    Some(why)
 }
 
 async fn act(config: &Config, act: Act<'_>, shell: &mut Shell<'_>) -> Outcome {

@@ -2,18 +2,16 @@
 
 use clap::{Args, Subcommand};
 use ghostwire_store::admin::protocol::Issue;
+use ghostwire_store::admin::select::{Condition, public_part};
 use ghostwire_store::command::{ApiKeyCommand, EntityRecord};
-use ghostwire_store::domain::{
-    KeyPrefix, NewApiKey, Permission, PermissionSet, Text, Timestamp, expired,
-};
+use ghostwire_store::domain::{KeyPrefix, NewApiKey, Permission, PermissionSet, Text};
 use ghostwire_store_core::schema::Table;
 
-use super::target::public_part;
 use super::user::find_user;
 use super::values::{Ends, given};
 use super::{
-    Act, Admits, Chosen, Delete, Edit, Issues, ListArgs, Named, Plan, Plans, Scene, Selection,
-    ShowArgs, agrees, nonempty,
+    Act, Chosen, Delete, Edit, Issues, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs,
+    given_ones, nonempty,
 };
 use crate::failure::Outcome;
 
@@ -68,15 +66,6 @@ pub(crate) struct KeySelection {
     revoked: Option<bool>,
 }
 
-/// What is asked about keys of either kind.
-pub(super) struct Asked<'k> {
-    pub(super) user: Option<ghostwire_store::domain::UserId>,
-    pub(super) prefix: Option<&'k KeyPrefix>,
-    pub(super) is_active: bool,
-    pub(super) expires_at: Option<Timestamp>,
-    pub(super) revoked_at: Option<Timestamp>,
-}
-
 impl KeySelection {
     fn has_prefix(&self, prefix: Option<&KeyPrefix>) -> bool {
         let wanted = self.prefix.as_deref().map(public_part);
@@ -89,21 +78,6 @@ impl KeySelection {
     ) -> Option<Named<'a>> {
         let name = self.prefix.as_ref()?;
         Some(Named::new("--prefix", name, move |it| self.has_prefix(prefix_of(it).as_ref())))
-    }
-
-    pub(super) fn condition<'a>(
-        &'a self,
-        scene: &Scene<'a>,
-    ) -> Outcome<impl Fn(&Asked<'_>) -> bool + use<'a>> {
-        let now = scene.now;
-        let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
-        Ok(move |key: &Asked<'_>| {
-            user.is_none_or(|user| key.user == Some(user))
-                && (self.prefix.is_none() || self.has_prefix(key.prefix))
-                && agrees(self.active, key.is_active)
-                && agrees(self.expired, expired(key.expires_at, now))
-                && agrees(self.revoked, key.revoked_at.is_some())
-        })
     }
 }
 
@@ -124,18 +98,20 @@ impl Selection for KeySelection {
         })
     }
 
-    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
-        let (now, holds) = (scene.now, self.condition(scene)?);
-        Ok(Box::new(move |record| {
-            let EntityRecord::ApiKey(key) = record else { return false };
-            holds(&Asked {
-                user: key.user,
-                prefix: Some(&key.prefix),
-                is_active: key.is_active(now),
-                expires_at: key.expires_at,
-                revoked_at: key.revoked_at,
-            })
-        }))
+    fn refers(&self) -> Vec<(Table, &str)> {
+        self.user.as_deref().map(|user| (Table::Users, user)).into_iter().collect()
+    }
+
+    fn conditions(&self, scene: &Scene<'_>) -> Outcome<Vec<Condition>> {
+        let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
+        let prefix = self.prefix.as_deref().map(|prefix| public_part(prefix).to_owned());
+        Ok(given_ones([
+            user.map(Condition::User),
+            prefix.map(Condition::KeyPrefix),
+            self.active.map(Condition::Active),
+            self.expired.map(Condition::Expired),
+            self.revoked.map(Condition::Revoked),
+        ]))
     }
 }
 

@@ -61,6 +61,12 @@ pub(crate) struct AuditSelection {
 }
 
 impl AuditSelection {
+    /// Texts by which it names entities.
+    pub(crate) fn refers(&self) -> Vec<(Table, &str)> {
+        let subject = self.subject.iter().map(Text::as_str);
+        subject.flat_map(|text| [(Table::Users, text), (Table::Nodes, text)]).collect()
+    }
+
     pub(crate) fn query(&self, scene: &Scene<'_>) -> Outcome<AuditQuery> {
         let back = |moment: Option<Moment>| moment.map(|it| it.back(scene.now)).transpose();
         Ok(AuditQuery {
@@ -114,6 +120,14 @@ pub(crate) struct MetricSelection {
 }
 
 impl MetricSelection {
+    /// Texts by which it names entities; `None` if labels of any node may be shown.
+    pub(crate) fn refers(&self) -> Option<Vec<(Table, &str)>> {
+        match self.node.as_deref() {
+            Some(node) => Some(vec![(Table::Nodes, node)]),
+            None => self.network.then(Vec::new),
+        }
+    }
+
     pub(crate) fn query(&self, scene: &Scene<'_>) -> Outcome<MetricQuery> {
         let node = self.node.as_deref().map(|node| find_node(node, scene)).transpose()?;
         let back = |moment: Option<Moment>| moment.map(|it| it.back(scene.now)).transpose();

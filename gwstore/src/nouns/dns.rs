@@ -1,6 +1,7 @@
 //! `gwstore dns`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use ghostwire_store::admin::select::Condition;
 use ghostwire_store::command::{DnsCommand, EntityRecord};
 use ghostwire_store::domain::{
     DnsName, DnsRecordId, DnsRecordKind, DnsRecordPatch, NewDnsRecord, Text,
@@ -9,8 +10,8 @@ use ghostwire_store_core::schema::Table;
 
 use super::values::{given, record_kind, word};
 use super::{
-    Act, Admits, Chosen, Delete, Edit, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs,
-    Target, patch, random, update,
+    Act, Chosen, Delete, Edit, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs, Target,
+    given_ones, patch, random, update,
 };
 use crate::failure::Outcome;
 
@@ -73,12 +74,11 @@ impl Selection for DnsSelection {
         }))
     }
 
-    fn admits<'a>(&'a self, _: &Scene<'a>) -> Outcome<Admits<'a>> {
-        Ok(Box::new(|record| {
-            let EntityRecord::DnsRecord(record) = record else { return false };
-            self.name.as_ref().is_none_or(|name| *name == record.name)
-                && self.kind.is_none_or(|kind| kind == record.kind)
-        }))
+    fn conditions(&self, _: &Scene<'_>) -> Outcome<Vec<Condition>> {
+        Ok(given_ones([
+            self.name.clone().map(Condition::DnsName),
+            self.kind.map(Condition::DnsKind),
+        ]))
     }
 }
 

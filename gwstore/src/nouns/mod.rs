@@ -19,6 +19,8 @@ mod user;
 mod values;
 
 use clap::{Args, Subcommand};
+use ghostwire_store::admin::select::Condition;
+pub(crate) use ghostwire_store::admin::select::id_of;
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{Clock, Cursor, Limit, Patch, SystemClock, Timestamp, Update};
 use ghostwire_store::entropy::{Entropy, SystemEntropy};
@@ -34,11 +36,11 @@ pub(crate) use self::edit::{Expected, How, Issues, Manner, Plan, Plans};
 pub(crate) use self::node::{ListedNodes, PresenceSelection};
 pub(crate) use self::policy::{Check, Get as GetPolicy, get as policy, unknown_keys};
 pub(crate) use self::preauthkey::PreauthKeySelection;
-pub(crate) use self::route::ListedRoutes;
+pub(crate) use self::route::{ListedRoutes, RoutesOfNode};
 pub(crate) use self::session::SessionSelection;
 pub(crate) use self::setting::{Get as GetSetting, get as setting};
 pub(crate) use self::target::{
-    Chosen, Target, find, id_of, label_of, name_of, revision_of, without_secret,
+    Chosen, Target, find, label_of, name_of, revision_of, without_secret,
 };
 pub(crate) use self::user::UserSelection;
 pub(crate) use self::values::Moment;
@@ -303,8 +305,19 @@ pub(crate) trait Selection: std::fmt::Debug {
         None
     }
 
+    /// Texts by which they name entities of other tables.
+    fn refers(&self) -> Vec<(Table, &str)> {
+        Vec::new()
+    }
+
     /// What they mean now; all of them have to hold.
-    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>>;
+    fn conditions(&self, scene: &Scene<'_>) -> Outcome<Vec<Condition>>;
+
+    /// The same, of entities that are at hand.
+    fn admits<'a>(&self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
+        let (conditions, state, now) = (self.conditions(scene)?, scene.state, scene.now);
+        Ok(Box::new(move |record| conditions.iter().all(|it| it.holds(record, state, now))))
+    }
 }
 
 /// An entity that an option names.
@@ -333,8 +346,8 @@ impl Selection for Everything {
         false
     }
 
-    fn admits<'a>(&'a self, _: &Scene<'a>) -> Outcome<Admits<'a>> {
-        Ok(Box::new(|_| true))
+    fn conditions(&self, _: &Scene<'_>) -> Outcome<Vec<Condition>> {
+        Ok(Vec::new())
     }
 }
 
@@ -383,9 +396,9 @@ fn update<T: Clone>(value: Option<&T>) -> Update<T> {
     value.cloned().map_or(Update::Keep, Update::Set)
 }
 
-/// Whether a condition, if it is given, agrees with what is.
-fn agrees(wanted: Option<bool>, is: bool) -> bool {
-    wanted.is_none_or(|wanted| wanted == is)
+/// The conditions that are given.
+fn given_ones<const N: usize>(conditions: [Option<Condition>; N]) -> Vec<Condition> {
+    conditions.into_iter().flatten().collect()
 }
 
 fn random() -> Result<[u8; 10]> {

@@ -2,16 +2,17 @@
 
 use clap::{Args, Subcommand};
 use ghostwire_store::admin::protocol::Issue;
+use ghostwire_store::admin::select::Condition;
 use ghostwire_store::command::{EntityRecord, PreAuthKeyCommand};
 use ghostwire_store::domain::{NewPreAuthKey, Tag, TagSet};
 use ghostwire_store_core::schema::Table;
 
-use super::apikey::{Asked, KeySelection};
+use super::apikey::KeySelection;
 use super::user::find_user;
 use super::values::Ends;
 use super::{
-    Act, Admits, Chosen, Delete, Edit, Issues, ListArgs, Named, Plan, Plans, Scene, Selection,
-    ShowArgs, agrees, nonempty,
+    Act, Chosen, Delete, Edit, Issues, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs,
+    given_ones, nonempty,
 };
 use crate::failure::Outcome;
 
@@ -82,23 +83,19 @@ impl Selection for PreauthKeySelection {
         })
     }
 
-    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
-        let (now, holds) = (scene.now, self.key.condition(scene)?);
-        Ok(Box::new(move |record| {
-            let EntityRecord::PreAuthKey(key) = record else { return false };
-            let asked = Asked {
-                user: key.user,
-                prefix: key.prefix.as_ref(),
-                is_active: key.is_usable(now),
-                expires_at: key.expires_at,
-                revoked_at: key.revoked_at,
-            };
-            holds(&asked)
-                && self.tag.as_ref().is_none_or(|tag| key.tags.contains(tag))
-                && agrees(self.reusable, key.reusable)
-                && agrees(self.ephemeral, key.ephemeral)
-                && agrees(self.used, key.used_at.is_some())
-        }))
+    fn refers(&self) -> Vec<(Table, &str)> {
+        self.key.refers()
+    }
+
+    fn conditions(&self, scene: &Scene<'_>) -> Outcome<Vec<Condition>> {
+        let mut conditions = self.key.conditions(scene)?;
+        conditions.extend(given_ones([
+            self.tag.clone().map(Condition::Tag),
+            self.reusable.map(Condition::Reusable),
+            self.ephemeral.map(Condition::Ephemeral),
+            self.used.map(Condition::Used),
+        ]));
+        Ok(conditions)
     }
 }
 

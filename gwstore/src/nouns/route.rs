@@ -1,6 +1,7 @@
 //! `gwstore route`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use ghostwire_store::admin::select::Condition;
 use ghostwire_store::command::{EntityRecord, RouteCommand};
 use ghostwire_store::domain::{Prefix, RouteMetric, RoutePatch, Text, Update};
 use ghostwire_store_core::schema::Table;
@@ -8,8 +9,8 @@ use ghostwire_store_core::schema::Table;
 use super::node::find_node;
 use super::values::given;
 use super::{
-    Act, Admits, Chosen, Delete, Edit, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs,
-    Target, agrees, nonempty, patch,
+    Act, Chosen, Delete, Edit, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs, Target,
+    given_ones, nonempty, patch,
 };
 use crate::failure::Outcome;
 
@@ -86,16 +87,19 @@ impl Selection for RouteSelection {
         }))
     }
 
-    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
+    fn refers(&self) -> Vec<(Table, &str)> {
+        self.node.as_deref().map(|node| (Table::Nodes, node)).into_iter().collect()
+    }
+
+    fn conditions(&self, scene: &Scene<'_>) -> Outcome<Vec<Condition>> {
         let node = self.node.as_deref().map(|node| find_node(node, scene)).transpose()?;
-        Ok(Box::new(move |record| {
-            let EntityRecord::Route(route) = record else { return false };
-            node.is_none_or(|node| node == route.node)
-                && self.prefix.is_none_or(|prefix| prefix == route.prefix)
-                && agrees(self.approved, route.approved)
-                && agrees(self.advertised, route.advertised)
-                && agrees(self.primary, route.primary)
-        }))
+        Ok(given_ones([
+            node.map(Condition::Node),
+            self.prefix.map(Condition::Prefix),
+            self.approved.map(Condition::Approved),
+            self.advertised.map(Condition::Advertised),
+            self.primary.map(Condition::Primary),
+        ]))
     }
 }
 
@@ -115,14 +119,44 @@ impl Selection for ListedRoutes {
         self.selection.is_given() || self.identifier.is_some()
     }
 
-    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
+    fn refers(&self) -> Vec<(Table, &str)> {
+        let node = self.identifier.as_deref().map(|node| (Table::Nodes, node));
+        self.selection.refers().into_iter().chain(node).collect()
+    }
+
+    fn conditions(&self, scene: &Scene<'_>) -> Outcome<Vec<Condition>> {
         let node = self.identifier.as_deref().map(|node| find_node(node, scene)).transpose()?;
-        let admits = self.selection.admits(scene)?;
-        let is_of = move |record: &EntityRecord| match record {
-            EntityRecord::Route(route) => node.is_none_or(|node| node == route.node),
-            _ => false,
-        };
-        Ok(Box::new(move |record| is_of(record) && admits(record)))
+        let mut conditions = self.selection.conditions(scene)?;
+        conditions.extend(node.map(Condition::Node));
+        Ok(conditions)
+    }
+}
+
+/// The routes that are listed of a node.
+#[derive(Debug, Args)]
+pub(crate) struct RoutesOfNode {
+    /// Whose: an id or a unique part of one, a label, a host name or an address. [default: all nodes']
+    #[arg(value_name = "NODE", value_parser = nonempty(), conflicts_with_all = ["node", "identifier"])]
+    of: Option<String>,
+    #[command(flatten)]
+    listed: ListedRoutes,
+}
+
+impl Selection for RoutesOfNode {
+    fn is_given(&self) -> bool {
+        self.of.is_some() || self.listed.is_given()
+    }
+
+    fn refers(&self) -> Vec<(Table, &str)> {
+        let node = self.of.as_deref().map(|node| (Table::Nodes, node));
+        self.listed.refers().into_iter().chain(node).collect()
+    }
+
+    fn conditions(&self, scene: &Scene<'_>) -> Outcome<Vec<Condition>> {
+        let node = self.of.as_deref().map(|node| find_node(node, scene)).transpose()?;
+        let mut conditions = self.listed.conditions(scene)?;
+        conditions.extend(node.map(Condition::Node));
+        Ok(conditions)
     }
 }
 

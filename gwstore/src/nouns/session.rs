@@ -2,16 +2,17 @@
 
 use clap::{Args, Subcommand};
 use ghostwire_store::admin::protocol::Issue;
+use ghostwire_store::admin::select::Condition;
 use ghostwire_store::command::{EntityRecord, SessionCommand};
-use ghostwire_store::domain::{NewSession, SessionOwner, Text, expired};
+use ghostwire_store::domain::{NewSession, SessionOwner, Text};
 use ghostwire_store_core::schema::Table;
 
 use super::node::find_node;
 use super::user::find_user;
 use super::values::{Moment, given};
 use super::{
-    Act, Admits, Chosen, Delete, Edit, Issues, ListArgs, Plan, Plans, Scene, Selection, ShowArgs,
-    Target, agrees, nonempty, usage,
+    Act, Chosen, Delete, Edit, Issues, ListArgs, Plan, Plans, Scene, Selection, ShowArgs, Target,
+    given_ones, nonempty, usage,
 };
 use crate::failure::Outcome;
 
@@ -69,19 +70,21 @@ impl Selection for SessionSelection {
         user.is_some() || node.is_some() || expired.is_some() || not_seen_since.is_some()
     }
 
-    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
-        let now = scene.now;
+    fn refers(&self) -> Vec<(Table, &str)> {
+        let user = self.user.as_deref().map(|user| (Table::Users, user));
+        user.into_iter().chain(self.node.as_deref().map(|node| (Table::Nodes, node))).collect()
+    }
+
+    fn conditions(&self, scene: &Scene<'_>) -> Outcome<Vec<Condition>> {
         let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
         let node = self.node.as_deref().map(|node| find_node(node, scene)).transpose()?;
-        let since = self.not_seen_since.map(|moment| moment.back(now)).transpose()?;
-        Ok(Box::new(move |record| {
-            let EntityRecord::Session(session) = record else { return false };
-            let is_of = |owner| session.parties().any(|party| party == owner);
-            user.is_none_or(|user| is_of(SessionOwner::User(user)))
-                && node.is_none_or(|node| is_of(SessionOwner::Node(node)))
-                && agrees(self.expired, expired(Some(session.expires_at), now))
-                && since.is_none_or(|since| session.last_seen < since)
-        }))
+        let since = self.not_seen_since.map(|moment| moment.back(scene.now)).transpose()?;
+        Ok(given_ones([
+            user.map(Condition::User),
+            node.map(Condition::Node),
+            self.expired.map(Condition::Expired),
+            since.map(Condition::NotSeenSince),
+        ]))
     }
 }
 

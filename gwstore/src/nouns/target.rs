@@ -1,8 +1,9 @@
 //! Which entity is meant. Nobody guesses: what names several is refused, and they are listed.
 
-use std::net::IpAddr;
-
 use clap::Args;
+use ghostwire_store::admin::select::{
+    LEAST_PART, candidates, credential_in, id_of, is_called, public_part,
+};
 use ghostwire_store::command::EntityRecord;
 use ghostwire_store::domain::{NodeId, SessionOwner};
 use ghostwire_store::{Error, ErrorKind};
@@ -12,14 +13,8 @@ use ghostwire_store_core::state::State;
 use super::{Named, Scene, Selection, nonempty, usage};
 use crate::failure::{Ending, Failure, Outcome};
 
-/// A shorter part of an id is rather a mistake.
-const LEAST_PART: usize = 4;
 /// So many candidates are listed.
 const MOST_LISTED: usize = 10;
-/// How credentials begin: those that the store made, and those of Headscale from 0.28 on.
-const MARKS: [&str; 5] = ["gwapi-", "gwauth-", "gwsession-", "hskey-api-", "hskey-auth-"];
-/// So long is the public part of a key from Headscale, which may contain the separator.
-const IMPORTED_PART: usize = 12;
 /// No public part of a key, and no id, is longer.
 const LONGEST_SHOWN: usize = 36;
 
@@ -36,6 +31,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// The text that names it.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.identifier.as_deref().or(self.target.as_deref())
+    }
+
     /// What names it, and the words behind that.
     pub(super) fn split<'a>(&'a self, rest: &'a [String]) -> Outcome<(&'a str, Vec<&'a str>)> {
         let words = self.target.iter().chain(rest).map(String::as_str);
@@ -106,22 +106,7 @@ fn find_among(
     scene: &Scene<'_>,
     admits: &dyn Fn(&EntityRecord) -> bool,
 ) -> Outcome<EntityRecord> {
-    let called = Called::of(text);
-    let part = text.to_ascii_lowercase();
-    let is_part = part.len() >= LEAST_PART;
-    let (mut named, mut partly) = (Vec::new(), Vec::new());
-    for record in scene.state.images_of(table).filter(admits) {
-        let id = id_of(&record);
-        if id == part {
-            return Ok(record);
-        }
-        if called.is(&record) {
-            named.push(record);
-        } else if is_part && id.contains(&part) {
-            partly.push(record);
-        }
-    }
-    let mut found = if named.is_empty() { partly } else { named };
+    let mut found = candidates(scene.state.images_of(table).filter(admits), text);
     match found.len() {
         0 => Err(missing(table, text, scene.state)),
         1 => Ok(found.remove(0)),
@@ -131,7 +116,7 @@ fn find_among(
 
 fn missing(table: Table, text: &str, state: &State) -> Failure {
     let mut error = absence(table).with("target", showable(table, text));
-    let is_node = || state.images_of(Table::Nodes).any(|node| Called::of(text).is(&node));
+    let is_node = || state.images_of(Table::Nodes).any(|node| is_called(&node, text));
     if table == Table::Routes && is_node() {
         error = error.with("help", "this is a node; --node selects its routes");
     } else if matches!(table, Table::Users | Table::Nodes) && is_number(text) {
@@ -157,22 +142,9 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The public part of a credential, whether it is given alone, behind its mark or with its secret.
-pub(super) fn public_part(text: &str) -> &str {
-    for mark in MARKS {
-        let Some(rest) = text.strip_prefix(mark) else { continue };
-        let is_imported = mark.starts_with("hskey-");
-        return match rest.split_at_checked(IMPORTED_PART).filter(|_| is_imported) {
-            Some((part, _)) => part,
-            None => rest.split_once('-').map_or(rest, |(part, _)| part),
-        };
-    }
-    text
-}
-
 /// A word of the command line, without what follows the public part of a credential in it.
 pub(crate) fn without_secret(word: &str) -> String {
-    match MARKS.iter().filter_map(|mark| word.find(mark)).min().map(|at| word.split_at(at)) {
+    match credential_in(word).map(|at| word.split_at(at)) {
         Some((before, key)) if public_part(key).len() < key.len() => {
             format!("{before}{}", public_part(key))
         }
@@ -210,74 +182,6 @@ fn ambiguous(table: Table, text: &str, found: &[EntityRecord], state: &State) ->
         .with("candidates", candidates.join(", "))
         .with("help", "give an id, or enough of its end");
     Failure::As(Ending::Ambiguous, error)
-}
-
-/// A text in the forms in which entities are compared with it.
-struct Called<'a> {
-    text: &'a str,
-    /// Of a credential.
-    public_part: &'a str,
-    /// What has no upper case where it is stored.
-    folded: String,
-    address: Option<IpAddr>,
-}
-
-impl<'a> Called<'a> {
-    fn of(text: &'a str) -> Self {
-        let folded = text.trim_end_matches('.').to_ascii_lowercase();
-        Self { text, public_part: public_part(text), folded, address: text.parse().ok() }
-    }
-
-    /// Whether the entity is called so.
-    fn is(&self, record: &EntityRecord) -> bool {
-        match record {
-            EntityRecord::User(user) => {
-                user.name.as_str() == self.text
-                    || user.email.as_ref().is_some_and(|email| email.as_str() == self.folded)
-            }
-            EntityRecord::Node(node) => {
-                node.label.as_str() == self.folded
-                    || node.hostname.as_str() == self.text
-                    || self.address.is_some_and(|address| match address {
-                        IpAddr::V4(address) => node.ipv4 == Some(address),
-                        IpAddr::V6(address) => node.ipv6 == Some(address),
-                    })
-                    || self.text.contains(':') && {
-                        node.machine_key.to_string() == self.text
-                            || node.node_key.to_string() == self.text
-                    }
-            }
-            EntityRecord::Instance(instance) => instance.name.as_str() == self.text,
-            EntityRecord::Route(route) => route.prefix.to_string() == self.folded,
-            EntityRecord::ApiKey(key) => key.prefix.as_str() == self.public_part,
-            EntityRecord::PreAuthKey(key) => {
-                key.prefix.as_ref().is_some_and(|prefix| prefix.as_str() == self.public_part)
-            }
-            EntityRecord::DnsRecord(record) => record.name.as_str() == self.folded,
-            EntityRecord::Setting(setting) => {
-                setting.document.kind().name() == self.folded.replace('-', "_")
-            }
-            _ => false,
-        }
-    }
-}
-
-/// The id as text; of a policy its version, of a setting its name.
-pub(crate) fn id_of(record: &EntityRecord) -> String {
-    match record {
-        EntityRecord::User(user) => user.id.to_string(),
-        EntityRecord::Node(node) => node.id.to_string(),
-        EntityRecord::Instance(instance) => instance.id.to_string(),
-        EntityRecord::Presence(presence) => presence.node.to_string(),
-        EntityRecord::Route(route) => route.id.to_string(),
-        EntityRecord::ApiKey(key) => key.id.to_string(),
-        EntityRecord::PreAuthKey(key) => key.id.to_string(),
-        EntityRecord::Policy(policy) => policy.version.to_string(),
-        EntityRecord::DnsRecord(record) => record.id.to_string(),
-        EntityRecord::Session(session) => session.id.to_string(),
-        EntityRecord::SignIn(sign_in) => sign_in.id.to_string(),
-        EntityRecord::Setting(setting) => setting.document.kind().to_string(),
-    }
 }
 
 /// What people call it.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
+use ghostwire_store::admin::select::Condition;
 use ghostwire_store::command::{EntityRecord, Part, UserCommand};
 use ghostwire_store::domain::{
     Email, GroupName, GroupSet, Identity, Issuer, JsonObject, NewUser, Patch, Text, Update, User,
@@ -13,8 +14,8 @@ use ghostwire_store_core::schema::Table;
 use super::policy::Input;
 use super::values::{given, word};
 use super::{
-    Act, Admits, Chosen, Delete, Edit, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs,
-    Target, find, nonempty, only, parsed, patch, random, update,
+    Act, Chosen, Delete, Edit, ListArgs, Named, Plan, Plans, Scene, Selection, ShowArgs, Target,
+    find, given_ones, nonempty, only, parsed, patch, random, update,
 };
 use crate::failure::{Failure, Outcome};
 
@@ -102,23 +103,14 @@ impl Selection for UserSelection {
         }
     }
 
-    fn admits<'a>(&'a self, _: &Scene<'a>) -> Outcome<Admits<'a>> {
-        let Self { name, email, provider, group, role } = self;
-        let provider = provider.as_ref().map(Issuer::canonical);
-        let signs_in_through = move |user: &User| {
-            provider.as_ref().is_none_or(|wanted| match &user.identity {
-                Identity::Oidc { provider, .. } => provider.canonical() == *wanted,
-                _ => false,
-            })
-        };
-        Ok(Box::new(move |record| {
-            let EntityRecord::User(user) = record else { return false };
-            name.as_ref().is_none_or(|name| *name == user.name)
-                && email.as_ref().is_none_or(|email| Some(email) == user.email.as_ref())
-                && group.as_ref().is_none_or(|group| user.groups.contains(group))
-                && role.is_none_or(|role| role == user.role)
-                && signs_in_through(user)
-        }))
+    fn conditions(&self, _: &Scene<'_>) -> Outcome<Vec<Condition>> {
+        Ok(given_ones([
+            self.name.clone().map(Condition::UserName),
+            self.email.clone().map(Condition::Email),
+            self.provider.clone().map(Condition::Provider),
+            self.group.clone().map(Condition::Group),
+            self.role.map(Condition::Role),
+        ]))
     }
 }
 

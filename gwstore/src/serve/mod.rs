@@ -96,8 +96,15 @@ async fn serve(
 ) -> Outcome {
     let (store, asked_to_end) = open(served, signals).await?;
     let ended_by_itself = !asked_to_end && attend(served, signals, &mut monitor, &store).await;
-    let deadline = Duration::from_secs(served.config().serve.drain_seconds);
-    notify::stopping("closing the store", deadline + Duration::from_secs(5));
+    served.ending();
+    let options = served.config().serve;
+    let deadline = Duration::from_secs(options.drain_seconds);
+    let delay = match ended_by_itself {
+        true => Duration::ZERO,
+        false => Duration::from_millis(options.drain_delay_ms),
+    };
+    notify::stopping("closing the store", delay + deadline + Duration::from_secs(5));
+    go_on_for(delay, signals).await;
     let drained = drain_unless_asked_again(signals, store.as_ref(), deadline).await;
     monitor.abort();
     match drained {
@@ -107,6 +114,16 @@ async fn serve(
             Ok(())
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Serves a little longer, so that whoever sends requests here sees in time that it ends. Asked to end once more, it
+/// does so at once.
+async fn go_on_for(delay: Duration, signals: &mut Signals) {
+    if !delay.is_zero() {
+        tracing::info!(name: "drain_delay", ?delay, "serving a little longer, and not ready any more");
+        // Either is a reason to go on with the end.
+        let _ = tokio::time::timeout(delay, signals.end()).await;
     }
 }
 

@@ -2,6 +2,7 @@
 //! here, over HTTP and the admin socket.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub(crate) struct Served {
     plan: watch::Sender<Plan>,
     begun: Instant,
     started_at: Timestamp,
+    /// Whether it was asked to end.
+    is_ending: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -84,6 +87,7 @@ impl Served {
             plan: watch::Sender::new(Plan::of(config)),
             begun: Instant::now(),
             started_at: SystemClock.now(),
+            is_ending: AtomicBool::new(false),
             inner: Mutex::new(inner),
         });
         if let Some(telemetry) = &served.telemetry {
@@ -121,6 +125,15 @@ impl Served {
 
     pub(crate) fn not_opened(&self, error: &Error) {
         self.lock().phase = Phase::NotOpened(error.clone());
+    }
+
+    /// From now on it says that it is not ready.
+    pub(crate) fn ending(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+    }
+
+    fn unless_ending(&self, health: Health) -> Health {
+        if self.is_ending.load(Ordering::Relaxed) { health.draining() } else { health }
     }
 
     /// The configuration that holds.
@@ -251,7 +264,7 @@ impl Source for Served {
         let phase = self.lock().phase.clone();
         match phase {
             Phase::Opening => Health::loading(&self.progress),
-            Phase::Open(store, _) => store.health(),
+            Phase::Open(store, _) => self.unless_ending(store.health()),
             Phase::NotOpened(error) => Health::not_opened(&error),
         }
     }
@@ -259,7 +272,7 @@ impl Source for Served {
     async fn check_health(&self) -> Health {
         let phase = self.lock().phase.clone();
         match phase {
-            Phase::Open(store, _) => store.check_health().await,
+            Phase::Open(store, _) => self.unless_ending(store.check_health().await),
             _ => Source::health(self),
         }
     }

@@ -60,6 +60,27 @@ const LOOKS: &[&str] = &[
     "apikey list --json",
     "consumers show",
     "user show nobody-of-this-name",
+    "user list --name alice --json",
+    "user list --name nobody-of-this-name --json",
+    "node list --limit 2 --json",
+    "node list --limit 1 --absolute-times",
+    "node list --user alice --json",
+    "node list --user nobody-of-this-name",
+    "node list --online --json",
+    "node list --not-seen-since 1s --json",
+    "node list --expired=false --limit 1 --json",
+    "node show nothing-of-this-name",
+    "route list --approved --limit 1 --json",
+    "route list --limit 1 --json",
+    "preauthkey list --active --json",
+    "session list --expired=false --json",
+    "dns list --limit 1 --json",
+    "policy list --limit 1 --json",
+    "list instances --limit 1 --json",
+    "list presence --limit 1 --json",
+    "list metrics --network --limit 2 --json",
+    "audit list --subject alice --json",
+    "audit list --newest-first --limit 2 --json",
     "node delete --expired --dry-run --json",
     "verify",
 ];
@@ -182,9 +203,44 @@ fn what_the_program_does_not_do_is_refused() {
     }
     place.on("libsql", "log level debug --for now").ended(1).warns(&["longer time"]);
     place.write("new.jsonl", crate::support::portable(&[&crate::support::user(1, "ada")]));
-    place.on("libsql", "import portable new.jsonl").ended(75).warns(&["nobody else has open"]);
-    place.on("libsql", "compact").ended(75);
+    for (command, why) in [
+        ("import portable new.jsonl", "many commits"),
+        ("compact", "written anew"),
+        ("migrate", "older schema"),
+    ] {
+        place.on("libsql", command).ended(75).warns(&[why, "systemctl stop"]);
+    }
+    // What only looks says what it found, also to the quiet.
+    place.on("libsql", "--quiet verify").ok().says(&["whole"]);
+    place.on("libsql", "--quiet checkpoint").ok().says(&["serial"]);
+    place.on("libsql", "--quiet consumers show").ok().says(&["Nobody follows"]);
     held.close();
+}
+
+#[test]
+fn the_clock_is_put_right_and_keys_are_looked_at_beside_the_process() {
+    for backend in BACKENDS {
+        let place = Place::new();
+        place.filled(backend);
+        let held = Held::at(&place, backend);
+        place.on(backend, "clock repair --yes").ok().says(&["nothing to do"]).warns(&[SAID]);
+        place.on(backend, "clock accept").ended(5).warns(&["confirmation"]);
+        let accepted = place.on(backend, "clock accept --yes --json").ok().json();
+        assert_eq!(accepted["accepted"], true);
+        let trail = place.on(backend, "audit list --newest-first --limit 1 --json").ok().items();
+        assert_eq!(trail[0]["action"], "clock.accept");
+        assert!(trail[0]["actor"].as_str().unwrap().starts_with("cli:"));
+        if backend == "zqlite" {
+            place.on(backend, "keys verify").ok().says(&["opens the store"]).warns(&[SAID]);
+            place.on(backend, "keys rotate").ok();
+            place.on(backend, "keys reseal").ok().says(&["records are sealed"]);
+            let lines = place.on(backend, "audit list --entity keyring --json").ok().items();
+            assert_eq!(lines[0]["action"], "keyring.rotate");
+            assert!(lines[0]["actor"].as_str().unwrap().starts_with("cli:"));
+            place.on(backend, "pin show").ended(75).warns(&["moves the pin"]);
+        }
+        held.close();
+    }
 }
 
 #[test]

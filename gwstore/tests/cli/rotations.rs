@@ -105,6 +105,10 @@ fn the_keys_of_an_open_store_are_changed_by_whoever_has_it_open() {
     assert_eq!(versions(&place), [2]);
     keys(&place, "remove-recipient nobody").ended(4);
     runtime.block_on(store.close()).unwrap();
-    assert_eq!(place.digest("zqlite"), before);
+    let after = place.digest("zqlite");
+    assert_eq!((&after["state"], &after["metrics"]), (&before["state"], &before["metrics"]));
+    let lines = place.on("zqlite", "audit list --entity keyring --json").ok().items();
+    let lines: Vec<_> = lines.iter().map(|line| line["action"].as_str().unwrap()).collect();
+    assert_eq!(lines, ["keyring.rotate", "keyring.destroy"], "what was refused leaves no line");
     place.on("zqlite", "doctor").says(&["rows and blocks are whole"]);
 }

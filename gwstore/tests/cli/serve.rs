@@ -143,6 +143,25 @@ fn ask(address: &str, request: &str) -> (u16, String) {
 const HTTP: &str = "--set http.listen=127.0.0.1:0";
 
 #[test]
+fn who_is_asked_to_end_serves_for_a_while_and_says_that_it_is_not_ready() {
+    for (backend, place) in stores() {
+        let delay = "--set http.listen=127.0.0.1:0 --set serve.drain_delay_ms=600000";
+        let server = Server::ready(&place, backend, delay);
+        assert_eq!(server.get("/readyz").0, 200);
+        server.signal(Signal::TERM);
+        server.hear("STOPPING=1");
+        let (status, text) = server.get("/readyz");
+        assert!(status == 503 && text.contains("not_draining"), "{status} {text}");
+        assert_eq!(server.get("/livez").0, 200);
+        place.on(backend, "user create late").ok();
+        assert_eq!(server.status()["health"]["state"], "draining");
+        // Asked once more it does not wait any longer, and closes the store all the same.
+        server.end();
+        place.on(backend, "user show late").ok();
+    }
+}
+
+#[test]
 fn it_tells_when_it_is_ready_and_ends_in_order() {
     for (backend, place) in stores() {
         let server = Server::ready(&place, backend, HTTP);
@@ -393,6 +412,30 @@ fn a_full_disk_is_told_and_the_process_lives() {
         server.end();
         place.on(backend, "doctor").ok();
         fs::remove_file(place.file("filler")).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_was_moved_and_is_back_asks_for_a_restart() {
+    for (backend, place) in stores() {
+        let server = Server::ready(&place, backend, "--set http.listen=127.0.0.1:0");
+        let (file, away) = (place.file(&format!("{backend}.db")), place.file("away.db"));
+        fs::rename(&file, &away).unwrap();
+        place.on(backend, "user create ann").refused(&["moved away"]);
+        let next_step = || server.status()["health"]["next_step"].as_str().unwrap().to_owned();
+        assert_eq!(server.get("/readyz").0, 503);
+        assert!(next_step().contains("put the store's files back"), "{}", next_step());
+        assert_eq!(server.get("/livez").0, 200, "a restart would find no store");
+        fs::rename(&away, &file).unwrap();
+        assert_eq!(server.get("/livez").0, 503, "a restart opens it");
+        assert!(next_step().contains("open the store anew"), "{}", next_step());
+        assert_eq!(server.get("/readyz").0, 503, "somebody may have had the file meanwhile");
+        server.signal(Signal::TERM);
+        server.ended();
+        let server = Server::ready(&place, backend, "--set http.listen=127.0.0.1:0");
+        assert_eq!((server.get("/livez").0, server.get("/readyz").0), (200, 200));
+        place.on(backend, "user create bea").ok();
+        server.end();
     }
 }
 

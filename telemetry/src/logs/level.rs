@@ -64,6 +64,12 @@ impl LogLevel {
         lock(&self.0.state).current.clone()
     }
 
+    /// Whether it was changed for a while that is not over.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        lock(&self.0.state).is_waited_for
+    }
+
     /// Changes it until it is changed again.
     ///
     /// # Errors
@@ -91,8 +97,8 @@ impl LogLevel {
         parse(level)?;
         let mut state = lock(&self.0.state);
         if !state.is_waited_for {
-            let this = self.clone();
-            let wait = move || this.wait();
+            let (this, log) = (self.clone(), tracing::dispatcher::get_default(Clone::clone));
+            let wait = move || tracing::dispatcher::with_default(&log, || this.wait());
             let thread = std::thread::Builder::new().name("log-level".to_owned()).spawn(wait);
             thread.map_err(|error| {
                 Error::new(ErrorKind::Unavailable, "no thread can be started").because(error)
@@ -114,9 +120,18 @@ impl LogLevel {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 state.until = None;
-                let lasting = state.lasting.clone();
-                if let Err(error) = self.apply(&mut state, &lasting) {
-                    tracing::error!(%error, "the level of the log does not come back");
+                let (was, lasting) = (state.current.clone(), state.lasting.clone());
+                // Told at whichever of the two levels admits it.
+                let is_told_first = admits_info(&was);
+                if is_told_first {
+                    tell_end(&was, &lasting);
+                }
+                match self.apply(&mut state, &lasting) {
+                    Ok(()) if !is_told_first => tell_end(&was, &lasting),
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "the level of the log does not come back")
+                    }
                 }
             } else {
                 let waited = self.0.changed.wait_timeout(state, left);
@@ -135,6 +150,20 @@ impl LogLevel {
         level.clone_into(&mut state.current);
         Ok(())
     }
+}
+
+/// Whether what is said here at `info` is logged at a level.
+fn admits_info(level: &str) -> bool {
+    parse(level).is_ok_and(|targets| targets.would_enable(module_path!(), &tracing::Level::INFO))
+}
+
+fn tell_end(was: &str, level: &str) {
+    tracing::info!(
+        name: "log_level",
+        from = was,
+        to = level,
+        "the time is over for which the level of the log was changed"
+    );
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Files that are moved, removed, replaced or linked.
 
+use ghostwire_store_core::backend::Displaced;
+
 use super::*;
 
 fn open_store(path: &Path) -> StoreFile {
@@ -32,7 +34,9 @@ fn whatever_happens_to_a_file_is_found_and_stays_found() {
             let file = open_store(&path);
             let part = with_suffix(&path, suffix);
             act(&part);
+            assert_eq!(file.info().displaced, None);
             let error = file.confirm_commit().unwrap_err();
+            assert_eq!(file.info().displaced, Some(Displaced::Away), "{suffix} {word}");
             assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{suffix} {word}");
             let error = file.require_in_place().unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Corrupt, "{suffix} {word}");
@@ -47,6 +51,9 @@ fn whatever_happens_to_a_file_is_found_and_stays_found() {
                 _ => fs::rename(old, &part).unwrap(),
             }
             assert_eq!(file.require_in_place().unwrap_err().to_string(), text);
+            let is_back = word != "removed";
+            let displaced = if is_back { Displaced::Back } else { Displaced::Away };
+            assert_eq!(file.info().displaced, Some(displaced), "{suffix} {word}");
         }
     }
 }

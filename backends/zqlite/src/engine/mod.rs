@@ -6,6 +6,7 @@ use std::path::Path;
 
 use ghostwire_store_core::backend::KeyRange;
 use ghostwire_store_core::error::Result;
+use ghostwire_store_sqlite::Wanted;
 
 use crate::envelope::{BLOCK_FRAME, Kind, Part, StoredBlock};
 
@@ -55,7 +56,10 @@ pub(crate) trait Engine: Debug + Send + Sync {
 
     /// Lets the engine check its own structures. Nobody waits for that: it is broken off, and then passes,
     /// if too much is written meanwhile.
-    fn check_structure(&self) -> Result<()>;
+    ///
+    /// # Errors
+    /// `Unavailable` once nobody wants it.
+    fn check_structure(&self, wanted: &Wanted) -> Result<()>;
 
     /// What is stored now, read through the connection that writes, which knows the pages that it
     /// wrote last. Nothing can be written while it lives.

@@ -207,9 +207,9 @@ async fn require_that_damage_is_found(options: fn(&Path) -> ZqliteOptions) {
 async fn what_nobody_waits_for_ends_with_the_next_page() {
     let directory = tempfile::tempdir().unwrap();
     let (backend, _) = filled(sealed(&directory.path().join("store.db")), 1).await;
-    let asked = Arc::new(());
-    backend.0.verify(&Arc::downgrade(&asked)).unwrap();
-    let wanted = Arc::downgrade(&asked);
+    let asked = Asked::default();
+    let wanted = asked.wanted();
+    backend.0.verify(&wanted).unwrap();
     drop(asked);
     let error = backend.0.verify(&wanted).unwrap_err();
     assert!(error.to_string().contains("nobody waits"), "{error}");

@@ -9,6 +9,7 @@ use ghostwire_store::keys::Keys;
 use ghostwire_store::keys::crypto::keyring::Keyring;
 use ghostwire_store::{Result, info::Resealed};
 
+use crate::actor::actor;
 use crate::failure::Outcome;
 use crate::live::{self, Found};
 use crate::output::Shell;
@@ -22,11 +23,24 @@ pub(super) async fn change(
     shell: &mut Shell<'_>,
 ) -> Outcome<Option<Keyring>> {
     let Found::Served(client) = live::find(config, shell).await? else { return Ok(None) };
-    client.keys(request).await?;
+    client.clone().acting_as(actor()).keys(request).await?;
     if wait {
         until_resealed(&client).await?;
     }
     Ok(Some(keys.open().await?))
+}
+
+/// Waits until whoever has the store open, if somebody has, has sealed everything anew.
+pub(super) async fn reseal(config: &Config, shell: &mut Shell<'_>) -> Outcome<Option<Resealed>> {
+    let Found::Served(client) = live::find(config, shell).await? else { return Ok(None) };
+    until_resealed(&client).await?;
+    Ok(client.info().await?.resealed)
+}
+
+/// By which keys whoever has the store open signs, if somebody has it open.
+pub(super) async fn signer(config: &Config, shell: &mut Shell<'_>) -> Outcome<Option<String>> {
+    let Found::Served(client) = live::find(config, shell).await? else { return Ok(None) };
+    Ok(client.info().await?.signer)
 }
 
 /// An open store seals anew by itself.

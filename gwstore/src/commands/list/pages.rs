@@ -2,34 +2,42 @@
 
 use std::sync::Arc;
 
+use ghostwire_store::Result;
+use ghostwire_store::admin::select::position;
 use ghostwire_store::command::EntityRecord;
-use ghostwire_store::domain::{Cursor, Page, PageRequest, Prefix, fingerprint};
+use ghostwire_store::domain::{Cursor, Page, PageRequest, fingerprint};
 use ghostwire_store::portable::Item;
-use ghostwire_store::{Result, Store};
+use ghostwire_store_core::schema::Table;
 
 use crate::failure::Outcome;
-use crate::nouns::{Scene, Source};
+use crate::nouns::{Scene, Selection, Source};
+use crate::session::Reading;
+
+/// What a cursor of a listing belongs to.
+pub(super) fn fingerprint_of(table: Table, selection: &dyn Selection) -> [u8; 8] {
+    let named = format!("{selection:?}");
+    fingerprint(&[table.name().as_bytes(), named.as_bytes()])
+}
 
 /// Reads a page.
 pub(super) async fn read(
-    store: &dyn Store,
+    reading: &Reading,
     scene: &Scene<'_>,
     source: &Source<'_>,
     request: &PageRequest,
 ) -> Outcome<Page<Item>> {
+    let store = reading.store.as_ref();
     Ok(match source {
         Source::State(table, selection) => {
             let admits = selection.admits(scene)?;
             let mut items: Vec<_> = scene
                 .state
                 .images_of(*table)
-                .filter(|record| admits(record))
+                .filter(|record| admits(record) && reading.means(record))
                 .map(|record| (position(&record), record))
                 .collect();
             items.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-            let named = format!("{selection:?}");
-            let fingerprint = fingerprint(&[table.name().as_bytes(), named.as_bytes()]);
-            keyset(fingerprint, request, items)?
+            keyset(fingerprint_of(*table, *selection), request, items)?
         }
         Source::Metrics(selection) => {
             store.metrics().range(&selection.query(scene)?, request).await?.map(Item::Metric)
@@ -39,26 +47,6 @@ pub(super) async fn read(
             page.map(|entry| Item::Audit(Arc::unwrap_or_clone(entry)))
         }
     })
-}
-
-/// Where an entity is in its listing: routes by prefix, policies with the newest first, all others in the
-/// order of their ids.
-fn position(record: &EntityRecord) -> Vec<u8> {
-    match record {
-        EntityRecord::Route(route) => by_prefix(route.prefix, route.id.as_bytes()),
-        EntityRecord::Policy(policy) => (u64::MAX - policy.version.get()).to_be_bytes().to_vec(),
-        other => other.key().as_bytes().to_vec(),
-    }
-}
-
-fn by_prefix(prefix: Prefix, id: &[u8]) -> Vec<u8> {
-    let mut position = match prefix.addr() {
-        std::net::IpAddr::V4(address) => [&[4], address.octets().as_slice()].concat(),
-        std::net::IpAddr::V6(address) => [&[6], address.octets().as_slice()].concat(),
-    };
-    position.push(prefix.prefix_len());
-    position.extend(id);
-    position
 }
 
 /// A page of items that are in the order of their positions.

@@ -51,9 +51,9 @@ pub(crate) enum Verb {
     /// Replaces what is approved of a node's routes by these prefixes, advertised yet or not; `route approve`
     /// adds to it.
     ApproveRoutes(Edit<ApproveRoutes>),
-    /// List the routes of all nodes, or with --node of one.
+    /// List the routes of a node, or of all.
     #[command(alias = "routes")]
-    ListRoutes(ListArgs<super::ListedRoutes>),
+    ListRoutes(ListArgs<super::RoutesOfNode>),
     /// Give a node other addresses: the lowest free ones, or those that are given.
     Renumber(Edit<Renumber>),
     /// Give an address to every node that lacks one of a configured family.

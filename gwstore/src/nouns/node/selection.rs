@@ -1,13 +1,14 @@
 //! Which nodes are meant.
 
 use clap::Args;
-use ghostwire_store::command::EntityRecord;
-use ghostwire_store::domain::{Tag, expired};
+use ghostwire_store::admin::select::Condition;
+use ghostwire_store::domain::Tag;
+use ghostwire_store_core::schema::Table;
 
 use crate::failure::Outcome;
 use crate::nouns::user::find_user;
 use crate::nouns::values::Moment;
-use crate::nouns::{Admits, Scene, Selection, agrees, nonempty};
+use crate::nouns::{Scene, Selection, given_ones, nonempty};
 
 /// The nodes that are meant by options.
 #[derive(Debug, Args)]
@@ -44,22 +45,21 @@ impl Selection for NodeSelection {
             || not_seen_since.is_some()
     }
 
-    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
-        let (state, now) = (scene.state, scene.now);
+    fn refers(&self) -> Vec<(Table, &str)> {
+        self.user.as_deref().map(|user| (Table::Users, user)).into_iter().collect()
+    }
+
+    fn conditions(&self, scene: &Scene<'_>) -> Outcome<Vec<Condition>> {
         let user = self.user.as_deref().map(|user| find_user(user, scene)).transpose()?;
-        let since = self.not_seen_since.map(|moment| moment.back(now)).transpose()?;
-        Ok(Box::new(move |record| {
-            let EntityRecord::Node(node) = record else { return false };
-            let presence = state.presence().get(node.id);
-            let is_online = presence.is_some_and(|presence| presence.online);
-            let last_seen = presence.and_then(|it| it.last_seen).unwrap_or(node.created_at);
-            user.is_none_or(|user| node.user == Some(user))
-                && self.tag.as_ref().is_none_or(|tag| node.tags.contains(tag))
-                && agrees(self.online, is_online)
-                && agrees(self.ephemeral, node.ephemeral)
-                && agrees(self.expired, expired(node.expires_at, now))
-                && since.is_none_or(|since| !is_online && last_seen < since)
-        }))
+        let since = self.not_seen_since.map(|moment| moment.back(scene.now)).transpose()?;
+        Ok(given_ones([
+            user.map(Condition::User),
+            self.tag.clone().map(Condition::Tag),
+            self.online.map(Condition::Online),
+            self.ephemeral.map(Condition::Ephemeral),
+            self.expired.map(Condition::Expired),
+            since.map(Condition::NotSeenSince),
+        ]))
     }
 }
 
@@ -78,8 +78,12 @@ impl Selection for ListedNodes {
         self.selection.is_given()
     }
 
-    fn admits<'a>(&'a self, scene: &Scene<'a>) -> Outcome<Admits<'a>> {
-        self.selection.admits(scene)
+    fn refers(&self) -> Vec<(Table, &str)> {
+        self.selection.refers()
+    }
+
+    fn conditions(&self, scene: &Scene<'_>) -> Outcome<Vec<Condition>> {
+        self.selection.conditions(scene)
     }
 }
 
@@ -96,10 +100,7 @@ impl Selection for PresenceSelection {
         self.online.is_some()
     }
 
-    fn admits<'a>(&'a self, _: &Scene<'a>) -> Outcome<Admits<'a>> {
-        Ok(Box::new(|record| match record {
-            EntityRecord::Presence(presence) => agrees(self.online, presence.online),
-            _ => false,
-        }))
+    fn conditions(&self, _: &Scene<'_>) -> Outcome<Vec<Condition>> {
+        Ok(given_ones([self.online.map(Condition::Online)]))
     }
 }

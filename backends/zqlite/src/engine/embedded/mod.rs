@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ghostwire_store_core::error::{Error, Result};
-use ghostwire_store_sqlite::{Connection, Database, Leased, StoreFile};
+use ghostwire_store_sqlite::{Connection, Database, Leased, StoreFile, Wanted};
 use rusqlite::params;
 
 use super::{Batch, Engine, Reserved, Snapshot};
@@ -143,8 +143,8 @@ impl Engine for Embedded {
         Ok(Box::new(self.0.lease(is_fresh)?))
     }
 
-    fn check_structure(&self) -> Result<()> {
-        self.0.check_structure()
+    fn check_structure(&self, wanted: &Wanted) -> Result<()> {
+        self.0.check_structure(wanted)
     }
 
     fn writer_snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
