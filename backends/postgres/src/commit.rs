@@ -15,7 +15,6 @@ use crate::connection::{query, run};
 use crate::errors::Failure;
 use crate::head::{StoredHead, UPDATE_PARAMS, update};
 use crate::listen::Notifier;
-use crate::outcome;
 use crate::server::{Server, head_on};
 use crate::shape::{Shapes, Write};
 use crate::sqlstate::{During, Verdict};

@@ -79,3 +79,14 @@ impl Default for PostgresOptions {
         }
     }
 }
+
+impl PostgresOptions {
+    /// As in `BackendInfo::location`.
+    pub(super) fn location(&self) -> String {
+        let Self { host, port, database, schema, .. } = self;
+        match host.contains(':') {
+            true => format!("[{host}]:{port}/{database} schema {schema}"),
+            false => format!("{host}:{port}/{database} schema {schema}"),
+        }
+    }
+}

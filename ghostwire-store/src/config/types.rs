@@ -234,6 +234,15 @@ impl BackendChoice {
             Self::Postgres(_) | Self::Memory => None,
         }
     }
+
+    /// Where a database is that has the store, as its backend tells it: without user and password.
+    #[must_use]
+    pub fn location(&self) -> Option<String> {
+        match self {
+            Self::Postgres(options) => Some(options.location()),
+            Self::Zqlite(_) | Self::Libsql(_) | Self::Memory => None,
+        }
+    }
 }
 
 /// Options of the zqlite backend.
