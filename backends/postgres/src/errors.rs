@@ -1,6 +1,8 @@
 //! sqlx's errors as the store's. Of what a server says only the code, the table and the constraint are
 //! kept: its texts may have values of rows in them.
 
+use std::io;
+
 use ghostwire_store_core::error::{Error, ErrorKind};
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
@@ -25,11 +27,14 @@ impl Failure {
                  connections are in use",
             ),
             sqlx::Error::PoolClosed => Self::refused(ErrorKind::Unavailable, "the store is closed"),
-            sqlx::Error::Tls(_) => Self::refused(
-                ErrorKind::Unavailable,
-                "the server has no TLS, or its certificate is not one that is trusted for its host; name \
-                 the file of its authority as `root_certificate`",
-            ),
+            sqlx::Error::Tls(_) => Self::untrusted(),
+            // What the client's TLS finds wrong; the text is its own.
+            sqlx::Error::Io(cause)
+                if during == During::Connecting && cause.kind() == io::ErrorKind::InvalidData =>
+            {
+                let Self { verdict, error } = Self::untrusted();
+                Self { verdict, error: error.because(cause.to_string()) }
+            }
             sqlx::Error::Io(cause) => Self::lost(during, Some(cause.kind())),
             sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Self::refused(
                 ErrorKind::Exhausted,
@@ -71,6 +76,14 @@ impl Failure {
         Self { verdict: Verdict::Refused(kind.clone(), message), error: Error::new(kind, message) }
     }
 
+    fn untrusted() -> Self {
+        Self::refused(
+            ErrorKind::Unavailable,
+            "the server has no TLS, or its certificate is not one that is trusted for its host; name the \
+             file of its authority as `root_certificate`",
+        )
+    }
+
     fn unknown(code: Option<&str>) -> Self {
         let error = Error::new(
             ErrorKind::OutcomeUnknown,
@@ -84,7 +97,7 @@ impl Failure {
     }
 
     /// The connection broke, or what came over it is no answer.
-    fn lost(during: During, cause: Option<std::io::ErrorKind>) -> Self {
+    fn lost(during: During, cause: Option<io::ErrorKind>) -> Self {
         let failure = match during {
             During::Commit => Self::unknown(None),
             During::Connecting => {

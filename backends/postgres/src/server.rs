@@ -1,6 +1,7 @@
 //! The database server as the backend uses it: a runtime of its own, a pool for reads, a connection for
 //! commits.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -107,7 +108,6 @@ impl Committing {
 }
 
 /// What every call of the backend needs.
-#[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) options: PostgresOptions,
     pub(crate) connect_options: PgConnectOptions,
@@ -120,6 +120,13 @@ pub(crate) struct Server {
     pending: AtomicU64,
     timeouts: AtomicU64,
     observer: RwLock<Option<Arc<dyn ConnectionObserver>>>,
+}
+
+// Without what sqlx connects by: it shows the password.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl Server {

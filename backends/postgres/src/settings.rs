@@ -4,12 +4,13 @@
 //! not know of one it writes to the log, a mistyped password included.
 
 use std::fmt;
+use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ghostwire_store_core::domain::StoreId;
-use ghostwire_store_core::error::{Error, Result};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_core::schema::Schema;
 use sqlx::ConnectOptions;
@@ -306,7 +307,7 @@ impl PostgresOptions {
     /// What sqlx connects by. No statement and no parameter of one is logged.
     pub(crate) fn connect_options(&self) -> Result<PgConnectOptions> {
         self.check()?;
-        Ok(self.options_for(&self.host, self.port))
+        self.options_for(&self.host, self.port)
     }
 
     /// The same for the connection that listens.
@@ -316,10 +317,17 @@ impl PostgresOptions {
             Some((host, port)) => (host, *port),
             None => (&self.host, self.port),
         };
-        Ok(self.options_for(host, port))
+        self.options_for(host, port)
     }
 
-    fn options_for(&self, host: &str, port: u16) -> PgConnectOptions {
+    fn options_for(&self, host: &str, port: u16) -> Result<PgConnectOptions> {
+        if let Some(path) = &self.root_certificate {
+            File::open(path).map_err(|error| {
+                Error::new(ErrorKind::NotFound, "the file of authorities cannot be read")
+                    .with("root_certificate", path.display())
+                    .because(error)
+            })?;
+        }
         let tls = self.tls.unwrap_or_else(|| default_tls(host));
         let mut options = PgConnectOptions::new_without_pgpass()
             .host(host)
@@ -339,10 +347,10 @@ impl PostgresOptions {
         if is_socket(host) {
             options = options.socket(Path::new(host));
         }
-        match &self.root_certificate {
+        Ok(match &self.root_certificate {
             Some(path) => options.ssl_root_cert(path),
             None => options,
-        }
+        })
     }
 }
 
@@ -428,8 +436,6 @@ fn check_schema(name: &str) -> Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use ghostwire_store_core::error::ErrorKind;
-
     use super::*;
 
     fn options(host: &str) -> PostgresOptions {

@@ -408,7 +408,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::store(
         "postgres.pool_min",
         integer(0, 1000),
-        "How many connections are kept for reads, however long nobody uses them. Commits have one of their own, and so does listening.",
+        "How many connections are kept for reads, however long nobody uses them. Commits have one of their own.",
         |s| postgres(s).map(|o| Value::Integer(o.pool_min)),
         |s, v| with_postgres(s, v.integer()?, |o, n| o.pool_min = n),
     ),

@@ -155,7 +155,8 @@ impl Kind {
                 | Self::Name
                 | Self::StoreName
                 | Self::Address
-                | Self::Endpoint,
+                | Self::Endpoint
+                | Self::Host,
                 Node::Text(text),
             ) => Value::Text(text.clone()),
             _ => return Err(Refusal::Type),
@@ -263,7 +264,7 @@ pub(super) fn is_name(name: &str) -> bool {
 /// Nothing beside the host: a port and a user have keys of their own.
 fn is_host(host: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    let is_address = host.parse::<std::net::IpAddr>().is_ok();
+    let is_address = host.parse::<IpAddr>().is_ok();
     let is_socket = host.starts_with('/') && !host.chars().any(char::is_control);
     let is_named = !host.is_empty() && host.chars().all(is_plain);
     host.len() <= 255 && (is_address || is_socket || is_named)

@@ -519,6 +519,12 @@ impl<'c> Opener<'c> {
         }
     }
 
+    #[cfg(not(all(
+        feature = "zqlite",
+        feature = "libsql",
+        feature = "postgres",
+        feature = "memory"
+    )))]
     fn not_compiled_in(&self, kind: BackendKind) -> Error {
         let compiled: Vec<_> = COMPILED_BACKENDS.iter().map(|kind| kind.name()).collect();
         Error::new(ErrorKind::Unsupported, "this backend is not compiled in")

@@ -37,6 +37,12 @@ impl Pair {
         Self { far, near, proxy, head }
     }
 
+    /// Stores one, so that its statement is prepared: a lost answer to that would be one to nothing.
+    async fn prepare(&mut self, next: fn(&Head, u8) -> Commit, number: u8) {
+        self.far.commit(&next(&self.head, number)).await.unwrap();
+        self.head = self.near.head().await.unwrap();
+    }
+
     pub(crate) fn send(&self, commit: Commit) -> JoinHandle<Result<()>> {
         let far = self.far.clone();
         tokio::spawn(async move { far.commit(&commit).await })
@@ -53,19 +59,19 @@ impl Pair {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_found() {
     let (server, database) = shared_server().await;
-    let pair = Pair::open(server, database.name()).await;
-    let mut head = pair.head;
-    for (number, next) in [(2, commit as fn(&Head, u8) -> Commit), (3, entry), (4, commit)] {
+    let mut pair = Pair::open(server, database.name()).await;
+    for (number, next) in [(20, commit as fn(&Head, u8) -> Commit), (30, entry), (40, commit)] {
+        pair.prepare(next, number).await;
         pair.proxy.cut(Direction::ToClient).unwrap();
-        let sent = pair.send(next(&head, number));
-        pair.until(head.position.get() + 1).await;
+        let sent = pair.send(next(&pair.head, number + 1));
+        pair.until(pair.head.position.get() + 1).await;
         pair.proxy.reset().unwrap();
         pair.proxy.mend(Direction::ToClient).unwrap();
         sent.await.unwrap().unwrap();
-        head = pair.near.head().await.unwrap();
-        assert_eq!(head.commit.as_bytes(), &[number; 16]);
+        pair.head = pair.near.head().await.unwrap();
+        assert_eq!(pair.head.commit.as_bytes(), &[number + 1; 16]);
     }
-    assert_eq!(head.position.get(), 4, "each is stored once");
+    assert_eq!(pair.head.position.get(), 7, "each is stored once");
     pair.near.verify().await.unwrap();
 }
 
@@ -108,19 +114,19 @@ async fn of_a_lost_commit_that_another_overtook_it_is_said_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stored_commit_is_found_though_others_went_on() {
     let (server, database) = shared_server().await;
-    let pair = Pair::open(server, database.name()).await;
-    let mut head = pair.head;
+    let mut pair = Pair::open(server, database.name()).await;
     for (number, next) in [(20, commit as fn(&Head, u8) -> Commit), (30, entry)] {
+        pair.prepare(next, number).await;
         pair.proxy.cut(Direction::ToClient).unwrap();
-        let sent = pair.send(next(&head, number));
-        pair.until(head.position.get() + 1).await;
-        for more in 1..4 {
+        let sent = pair.send(next(&pair.head, number + 1));
+        pair.until(pair.head.position.get() + 1).await;
+        for more in 2..5 {
             store_next(&pair.near, number + more).await.unwrap();
         }
         pair.proxy.reset().unwrap();
         pair.proxy.mend(Direction::ToClient).unwrap();
         sent.await.unwrap().unwrap();
-        head = pair.near.head().await.unwrap();
+        pair.head = pair.near.head().await.unwrap();
     }
 }
 
@@ -130,12 +136,22 @@ async fn a_commit_that_waits_for_a_standby_is_not_taken_for_absent() {
     let (server, database) = own_server().await;
     let name = database.name();
     let pair = Pair::open(&server, name).await;
-    // The standby is nowhere, for this database's sessions alone.
-    server
-        .sql("postgres", "ALTER SYSTEM SET synchronous_standby_names TO 'nowhere'")
-        .await
-        .unwrap();
+    let set = "ALTER SYSTEM SET synchronous_standby_names TO 'nowhere'";
+    server.sql("postgres", set).await.unwrap();
     server.sql("postgres", "SELECT pg_reload_conf()").await.unwrap();
+    // The server takes a moment to wait for it.
+    let first = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'CREATE%'";
+    let waits = async {
+        while server.sql("postgres", first).await.unwrap() != [[Some("1".to_owned())]] {
+            tokio::task::yield_now().await;
+        }
+    };
+    let write = async {
+        for number in 0.. {
+            server.sql("postgres", &format!("CREATE TABLE t{number} ()")).await.unwrap();
+        }
+    };
+    tokio::select! { () = waits => {}, () = write => {} }
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'WITH cas%'";
     let is_waiting = async || server.sql(name, waiting).await.unwrap() == [[Some("1".to_owned())]];
     let sent = pair.send(commit(&pair.head, 2));
@@ -162,7 +178,7 @@ async fn a_commit_without_an_answer_ends_by_its_deadline() {
     let near = open(options(server, database.name())).await;
     let proxy = Proxy::to(server.host(), server.port()).unwrap();
     let address = proxy.address();
-    let short = Duration::from_millis(200);
+    let short = Duration::from_secs(1);
     let far = through(server, database.name(), &address.ip().to_string(), address.port())
         .deadlines(Deadlines { connect: short, read: short, commit: short });
     let far = open(far).await;

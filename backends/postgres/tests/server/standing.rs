@@ -1,8 +1,11 @@
 //! Servers that come and go while a store is made, and that are standbys for a while.
 
+use std::time::Duration;
+
 use ghostwire_postgres_server::{Direction, Proxy, Server};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_postgres::PostgresBackend;
 
 use crate::support::{
@@ -62,7 +65,8 @@ async fn become_standby(server: &Server) {
 async fn a_standby_is_read_and_not_written_until_it_is_promoted() {
     let (server, database) = own_server().await;
     let name = database.name();
-    let backend = open(options(&server, name)).await;
+    let deadlines = Deadlines { commit: Duration::from_secs(2), ..Deadlines::default() };
+    let backend = open(options(&server, name).deadlines(deadlines)).await;
     let head = store_next(&backend, 1).await.unwrap();
     become_standby(&server).await;
     let error = refused(options(&server, name)).await;
@@ -71,10 +75,16 @@ async fn a_standby_is_read_and_not_written_until_it_is_promoted() {
     let reader = open(options(&server, name).read_only(true)).await;
     assert_eq!(reader.head().await.unwrap(), head);
     reader.verify().await.unwrap();
+    // The connection of before is lost, and a standby cannot be asked what became of a commit.
+    let error = backend.commit(&commit(&head, 2)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     let error = backend.commit(&commit(&head, 2)).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("25006"), "{error}");
+    assert_eq!(*backend.reopen().await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(backend.head().await.unwrap(), head);
     server.sql("postgres", "SELECT pg_promote()").await.unwrap();
+    assert_eq!(backend.reopen().await.unwrap(), head);
     let head = store_next(&backend, 2).await.unwrap();
     assert_eq!(reader.head().await.unwrap(), head);
 }

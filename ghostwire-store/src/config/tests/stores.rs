@@ -286,10 +286,7 @@ fn keys_of_stores_are_checked() {
         ("path = 'libsql://db'", ["remote mode", "key=development.stores.a.path"]),
         ("backend = 'sqlite'", ["nearest=zqlite", "key=development.stores.a.backend"]),
         ("engine = 'native'", ["no such option", "key=stores.a.engine"]),
-        (
-            "url_file = 'x'",
-            ["no such option", "allowed=backend, path, materialize, secret_key_file"],
-        ),
+        ("pool_max = 3", ["no such option", "allowed=backend, path, materialize, secret_key_file"]),
     ] {
         let error = from_toml(&format!("[development.stores.a]\n{line}")).unwrap_err().to_string();
         for part in parts.into_iter().chain(["flags.toml line 2"]) {
