@@ -49,7 +49,6 @@ impl Notifier {
 }
 
 /// A connection that listens, on the runtime that made it.
-#[derive(Debug)]
 struct Listener {
     listener: Option<PgListener>,
     /// Holds that one connection.
@@ -121,7 +120,7 @@ impl Drop for Listener {
 }
 
 /// The place of the connection that listens.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Listening(tokio::sync::Mutex<Option<Listener>>);
 
 impl Listening {

@@ -307,31 +307,27 @@ impl PostgresOptions {
     /// What sqlx connects by. No statement and no parameter of one is logged.
     pub(crate) fn connect_options(&self) -> Result<PgConnectOptions> {
         self.check()?;
-        self.require_authorities()?;
-        Ok(self.options_for(&self.host, self.port))
+        self.options_for(&self.host, self.port)
     }
 
     /// The same for the connection that listens.
     pub(crate) fn listen_options(&self) -> Result<PgConnectOptions> {
         self.check()?;
-        self.require_authorities()?;
         let (host, port) = match &self.listen {
             Some((host, port)) => (host, *port),
             None => (&self.host, self.port),
         };
-        Ok(self.options_for(host, port))
+        self.options_for(host, port)
     }
 
-    fn require_authorities(&self) -> Result<()> {
-        let Some(path) = &self.root_certificate else { return Ok(()) };
-        File::open(path).map(drop).map_err(|error| {
-            Error::new(ErrorKind::NotFound, "the file of authorities cannot be read")
-                .with("root_certificate", path.display())
-                .because(error)
-        })
-    }
-
-    fn options_for(&self, host: &str, port: u16) -> PgConnectOptions {
+    fn options_for(&self, host: &str, port: u16) -> Result<PgConnectOptions> {
+        if let Some(path) = &self.root_certificate {
+            File::open(path).map_err(|error| {
+                Error::new(ErrorKind::NotFound, "the file of authorities cannot be read")
+                    .with("root_certificate", path.display())
+                    .because(error)
+            })?;
+        }
         let tls = self.tls.unwrap_or_else(|| default_tls(host));
         let mut options = PgConnectOptions::new_without_pgpass()
             .host(host)
@@ -351,10 +347,10 @@ impl PostgresOptions {
         if is_socket(host) {
             options = options.socket(Path::new(host));
         }
-        match &self.root_certificate {
+        Ok(match &self.root_certificate {
             Some(path) => options.ssl_root_cert(path),
             None => options,
-        }
+        })
     }
 }
 
