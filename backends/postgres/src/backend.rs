@@ -346,6 +346,7 @@ impl Backend for PostgresBackend {
             signer: None,
             resealed: None,
             bytes: None,
+            file: None,
             filesystem: None,
             pool: Some(self.server.pool_info()),
             log: None,
