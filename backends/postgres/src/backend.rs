@@ -341,6 +341,7 @@ impl Backend for PostgresBackend {
             signer: None,
             resealed: None,
             bytes: None,
+            file: None,
             filesystem: None,
             pool: Some(self.server.pool_info()),
             log: None,

@@ -90,6 +90,7 @@ pub(crate) fn verdict(code: &str, during: During) -> Verdict {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 
