@@ -95,7 +95,7 @@ pub(crate) fn select(
         }
         Selection::Called(text) => Box::new(candidates(all, text).into_iter()),
     };
-    // One more than is wanted is kept, and never all of a table.
+    // One more than is wanted is kept, however many conditions admit.
     let mut first = BTreeMap::new();
     for record in meant {
         let position = position(&record);

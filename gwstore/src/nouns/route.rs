@@ -135,7 +135,7 @@ impl Selection for ListedRoutes {
 /// The routes that are listed of a node.
 #[derive(Debug, Args)]
 pub(crate) struct RoutesOfNode {
-    /// Whose: an id or a unique part of one, a label, a host name or an address. [default: all nodes']
+    /// Whose: an id or a unique part of one, a label, a host name or an address. [default: all nodes]
     #[arg(value_name = "NODE", value_parser = nonempty(), conflicts_with_all = ["node", "identifier"])]
     of: Option<String>,
     #[command(flatten)]
