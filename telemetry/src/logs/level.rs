@@ -170,6 +170,7 @@ fn tell_end(was: &str, level: &str) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::logs::tests::ONE_LOG;
 
     #[test]
     fn what_is_no_level_is_refused() {
@@ -194,6 +195,7 @@ mod tests {
 
     #[test]
     fn a_level_for_a_while_comes_back() {
+        let _one_log = lock(&ONE_LOG);
         let (_layer, level) = info();
         level.set("warn").unwrap();
         level.set_for("debug", Duration::from_secs(3600)).unwrap();
@@ -206,6 +208,7 @@ mod tests {
 
     #[test]
     fn one_thread_waits_and_only_while_there_is_something_to_wait_for() {
+        let _one_log = lock(&ONE_LOG);
         let (_layer, level) = info();
         for _ in 0..1000 {
             level.set_for("debug", LONGEST).unwrap();

@@ -177,8 +177,14 @@ impl<W: Write> Write for CountedWriter<W> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
-    use crate::Options;
+    use crate::{Options, lock};
+
+    /// `tracing` keeps one greatest level for the whole process, which two threads that set up logs at once can
+    /// leave too low. A program has one log; these tests have many, so they run one after the other.
+    pub(super) static ONE_LOG: Mutex<()> = Mutex::new(());
 
     fn is_made(level: &str, sampled: Option<f64>) -> bool {
         // A port that refuses: what is sent does not matter here.
@@ -196,6 +202,7 @@ mod tests {
 
     #[test]
     fn a_span_is_only_made_for_somebody() {
+        let _one_log = lock(&ONE_LOG);
         assert!(!is_made("info", None), "neither logged nor traced");
         assert!(!is_made("info", Some(0.0)), "not followed");
         assert!(is_made("info", Some(1.0)), "followed");
@@ -204,6 +211,7 @@ mod tests {
 
     #[test]
     fn below_a_span_that_is_logged_only_nothing_is_made_for_traces() {
+        let _one_log = lock(&ONE_LOG);
         let is_made_below = |sampled| {
             let endpoint = Some("http://127.0.0.1:1".to_owned());
             let options = Options { endpoint, sampled, ..Options::default() };
@@ -224,6 +232,7 @@ mod tests {
 
     #[test]
     fn a_changed_level_is_obeyed() {
+        let _one_log = lock(&ONE_LOG);
         let (dispatch, level) = dispatch(&LogOptions::default(), None, io::sink).unwrap();
         tracing::dispatcher::with_default(&dispatch, || {
             let is_made =
