@@ -34,7 +34,7 @@ pub(crate) struct GlobalOptions {
     /// Which of the configured stores is meant; short for --set store=….
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) store: Option<String>,
-    /// The store's backend, whatever its key is called: zqlite, libsql, memory.
+    /// The store's backend, whatever its key is called: zqlite, libsql, postgres, memory.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) backend: Option<String>,
     /// The store file, whatever its key is called; relative to the working directory.

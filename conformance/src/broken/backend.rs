@@ -131,6 +131,10 @@ impl BrokenBackend {
                 }
             }
             Fault::ForgetsThatItIsFilling => head.filling = false,
+            Fault::ForgetsItsRecord if self.first.role.is_some() => {
+                (head.role, head.membership) = (None, None);
+            }
+            Fault::ForgetsItsPeer => head.membership = None,
             Fault::DrawsASideAtEachOpening => {
                 head.side = SideId::from_bytes([self.opening_number; 16]);
             }
@@ -172,6 +176,12 @@ impl BrokenBackend {
             Fault::LetsTheEpochMoveBack => {
                 let stored = self.inner.head().await?.epoch;
                 altered.head.epoch = commit.head.epoch.filter(|epoch| *epoch > stored);
+            }
+            Fault::ReplacesAnyRecord => {
+                let stored = self.inner.head().await?.record();
+                if let Some(change) = &mut altered.head.record {
+                    change.before = stored;
+                }
             }
             Fault::IsFilledForEver => altered.head.filled = false,
             Fault::FeedsBlocksOnly if commit.block.is_none() => {

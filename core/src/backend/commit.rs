@@ -3,6 +3,7 @@
 use super::{Head, KeyRange};
 use crate::block::{EncodedBlock, RowChange, Serial};
 use crate::domain::{CommitId, LineageId};
+use crate::migration::Record;
 use crate::position::{Epoch, Position};
 use crate::schema::Table;
 use crate::secrets::KeyCheck;
@@ -43,6 +44,17 @@ pub struct HeadChange {
     pub credential_key: Option<KeyChange>,
     /// The copy is complete.
     pub filled: bool,
+    /// Another part in the network.
+    pub record: Option<RecordChange>,
+}
+
+/// That the database says something else of its part in the network from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordChange {
+    /// What it must say so far; else the commit is in conflict.
+    pub before: Record,
+    /// What it says then.
+    pub after: Record,
 }
 
 /// That credentials are hashed with another key from now on.

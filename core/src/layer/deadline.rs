@@ -18,7 +18,7 @@ pub struct Deadlines {
     pub connect: Duration,
     /// For `head`, `scan` and `blocks`.
     pub read: Duration,
-    /// For `commit`, `confirm`, `probe`, `adopt` and `close`.
+    /// For `commit`, turns, `confirm`, `probe`, `adopt` and `close`.
     pub commit: Duration,
 }
 
@@ -105,6 +105,16 @@ impl Layer for Deadline {
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
         self.within("backend.blocks", self.read(), self.inner.blocks(after, limit)).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        let limit = (self.deadlines.commit, ErrorKind::Unavailable);
+        self.within("backend.take_turn", limit, self.inner.take_turn()).await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        let limit = (self.deadlines.commit, ErrorKind::Unavailable);
+        self.within("backend.end_turn", limit, self.inner.end_turn()).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {

@@ -6,6 +6,7 @@ mod faults;
 mod observe;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -84,6 +85,18 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().blocks(after, limit).await
     }
 
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        self.inner().await_change(at_most).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        self.inner().take_turn().await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        self.inner().end_turn().await
+    }
+
     async fn commit(&self, commit: &Commit) -> Result<()> {
         self.inner().commit(commit).await
     }
@@ -149,6 +162,18 @@ impl<L: Layer> Backend for L {
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
         Layer::blocks(self, after, limit).await
+    }
+
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        Layer::await_change(self, at_most).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        Layer::take_turn(self).await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        Layer::end_turn(self).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {

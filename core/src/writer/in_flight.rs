@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
@@ -45,6 +45,8 @@ pub(super) struct InFlight {
     /// What it changes of the consumers.
     entered: Entered,
     storing: Storing,
+    /// When it was sent: it was the newest one when it was stored, which is later.
+    sent_at: Duration,
     /// Of the batch, and of its commit.
     _batch_span: Span,
     span: Span,
@@ -280,6 +282,7 @@ impl Writer {
     /// Has the requests decided again before all others, unless that has happened too often.
     fn retry(&mut self, callers: Callers) {
         self.conflicts += 1;
+        self.turns.lost(Instant::now());
         if self.conflicts >= ATTEMPTS {
             self.conflicts = 0;
             return callers.fail(&outrun());
@@ -287,7 +290,11 @@ impl Writer {
         self.put_back(callers.into_requests());
     }
 
-    fn put_back(&mut self, requests: impl DoubleEndedIterator<Item = Request>) {
+    pub(super) fn has_commit_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    pub(super) fn put_back(&mut self, requests: impl DoubleEndedIterator<Item = Request>) {
         requests.rev().for_each(|request| self.waiting.push_front(request));
     }
 
@@ -304,6 +311,7 @@ impl Writer {
         let error = match self.settle(&in_flight.commit, stored.outcome).await {
             Ok(()) => {
                 self.conflicts = 0;
+                self.turns.won();
                 self.sequences.extend(in_flight.sequences.iter().copied());
                 self.consumers.stored(std::mem::take(&mut in_flight.entered));
                 return Some(Durable(in_flight));
@@ -326,9 +334,7 @@ impl Writer {
     fn take_back(&mut self, in_flight: InFlight) -> Callers {
         let flushed = in_flight.commit.rows.get(in_flight.flushed.clone()).unwrap_or_default();
         self.checkpointer.backlog.put_back(flushed, in_flight.advance);
-        if let Some(batch) = self.batch.take() {
-            self.put_back(batch.into_requests());
-        }
+        self.reconsider_batch();
         in_flight.callers
     }
 
@@ -429,6 +435,7 @@ impl Writer {
             advance,
             entered,
             storing: Storing::Ended(Ok(()).into()),
+            sent_at: self.elapsed(),
             _batch_span: batch_span,
             span,
             timing,
@@ -460,7 +467,7 @@ impl Writer {
             self.checkpointer.add_block(block, changes, audit_rows, retain);
         }
         let serial = stored.state.serial();
-        let replaced = self.publish_state(std::mem::take(&mut stored.state), audit);
+        let replaced = self.publish_state(std::mem::take(&mut stored.state), audit, stored.sent_at);
         let slow = self.slow(&stored);
         stored.callers.answer(serial);
         // Nobody waits for what is told of it.
@@ -471,17 +478,13 @@ impl Writer {
         }
     }
 
-    /// Gives what was published before.
-    pub(super) fn publish_state(&self, state: State, audit: UnflushedAudit) -> Arc<Published> {
-        self.publish_state_of(state, audit, Instant::now())
-    }
-
-    /// Publishes a state that was the newest one at a moment. Gives what was published before.
-    pub(super) fn publish_state_of(
+    /// Publishes a state that holds everything that was durable at a moment. Gives what was published
+    /// before.
+    pub(super) fn publish_state(
         &self,
         state: State,
         audit: UnflushedAudit,
-        fresh_at: Instant,
+        fresh_at: Duration,
     ) -> Arc<Published> {
         let serial = state.serial();
         let dirty = self.checkpointer.backlog.len() as u64;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::in_flight::uninterrupted;
 use super::observing::store;
-use super::{Found, Identity, Writer};
+use super::{Answer, Found, Identity, Writer};
 use crate::backend::{Commit, Head};
 use crate::block::{ChangeKind, RowChange, Serial};
 use crate::changes::LogPosition;
@@ -19,6 +19,7 @@ use crate::log::feed;
 use crate::log::replay::replay;
 use crate::observe::{Event, spans};
 use crate::options::Materialize;
+use crate::position::Position;
 
 impl Writer {
     /// Stores a commit while no other is in flight.
@@ -210,7 +211,7 @@ impl Writer {
     /// The backend must be the one that was opened, and not have less than what callers were told is
     /// durable.
     fn check_head(&self, head: &Head) -> Result<()> {
-        head.require_filled()?;
+        head.require_served(self.read_only)?;
         if Identity::of(head) != self.identity {
             return Err(Error::corrupt(
                 "the backend holds another store, or another history of it, than the one that was \
@@ -242,9 +243,40 @@ impl Writer {
         if self.state().position() == known { self.reopen().await } else { Ok(()) }
     }
 
+    /// Answers those who wait for a position that others have come to. A commit in flight finds out by
+    /// itself whether somebody else was first, so nothing is done for them before it ends, and no batch ends
+    /// because of them.
+    pub(super) async fn serve_followers(&mut self) {
+        let before = self.state().position();
+        let has_come = |(position, _): &mut (Position, Answer<()>)| *position <= before;
+        for (_, answer) in self.followers.extract_if(.., has_come) {
+            answer.send(Ok(()));
+        }
+        if self.followers.is_empty() || self.has_commit_in_flight() {
+            return;
+        }
+        let refreshed = self.refresh().await;
+        if self.state().position() != before {
+            // It would come second.
+            self.reconsider_batch();
+        }
+        for (_, answer) in self.followers.drain(..) {
+            answer.send(refreshed.clone());
+        }
+    }
+
     /// Applies and publishes the commits that other processes made. If their blocks are gone, the store
     /// is loaded anew; meanwhile readers have the state as it was.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
+        let before = self.state().position();
+        let caught_up = self.follow_or_load_anew().await;
+        if self.state().position() != before {
+            self.turns.others_wrote(Instant::now());
+        }
+        caught_up
+    }
+
+    async fn follow_or_load_anew(&mut self) -> Result<()> {
         match self.follow_blocks().await {
             Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
                 tracing::warn!(%error, "the blocks to catch up by are gone; loading the store anew");
@@ -255,7 +287,7 @@ impl Writer {
     }
 
     async fn follow_blocks(&mut self) -> Result<()> {
-        let asked_at = Instant::now();
+        let asked_at = self.elapsed();
         let head = self.backend.head().await?;
         self.check_head(&head)?;
         self.watch_epoch(&head);
@@ -294,12 +326,12 @@ impl Writer {
             self.sequences = loader::read_sequences(self.backend.as_ref()).await?;
             self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         }
-        self.publish_state_of(state, audit, asked_at);
+        self.publish_state(state, audit, asked_at);
         Ok(())
     }
 
     async fn load_anew(&mut self) -> Result<()> {
-        let asked_at = Instant::now();
+        let asked_at = self.elapsed();
         let retain = self.options.retain_block_bytes;
         let writes_in = self.refusal().is_none().then_some(self.epoch);
         let entropy = self.entropy.as_ref();
@@ -310,7 +342,7 @@ impl Writer {
         let Found { checkpointer, sequences, consumers, .. } = loaded.found;
         (self.checkpointer, self.sequences, self.consumers) = (checkpointer, sequences, consumers);
         self.shared.digests.mark_all(loaded.state.serial());
-        self.publish_state_of(loaded.state, loaded.audit, asked_at);
+        self.publish_state(loaded.state, loaded.audit, asked_at);
         Ok(())
     }
 }

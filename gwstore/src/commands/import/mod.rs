@@ -28,8 +28,8 @@ use crate::session::{Reading, open_to_write, refuse_to_forget, store_exists};
 const NOTHING_FOUND: &str = "the file is in order, and holds nothing: there is nothing to import";
 
 /// Whether the store has to be made first, as the command line allows.
-fn is_missing(config: &Config, args: &TargetArgs) -> bool {
-    args.create && !store_exists(config)
+async fn is_missing(config: &Config, args: &TargetArgs) -> Result<bool> {
+    Ok(args.create && !store_exists(config) && !init::is_in_database(config).await?)
 }
 
 /// The store as it is before an import; nothing is opened to be written to before that was tried on it.
@@ -43,7 +43,7 @@ impl Present {
     async fn of(config: &Config, args: &TargetArgs) -> Result<Self> {
         refuse_to_forget(config)?;
         clock::require_plausible(SystemClock.now())?;
-        if is_missing(config, args) {
+        if is_missing(config, args).await? {
             return Ok(Self { state: State::default(), reading: None });
         }
         let help = "`gwstore init` makes the configured store, and so does --create";
@@ -86,7 +86,7 @@ async fn open_target(
     args: &TargetArgs,
     shell: &mut Shell<'_>,
 ) -> Outcome<Arc<dyn Store>> {
-    if !is_missing(config, args) {
+    if !is_missing(config, args).await? {
         return Ok(open_to_write(config).await?);
     }
     let made = init::create(config).await?;

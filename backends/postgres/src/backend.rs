@@ -1,0 +1,471 @@
+//! The backend itself: opening, committing, reading, migrating, closing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use ghostwire_store_core::backend::{
+    Backend, BackendCounters, BackendInfo, Commit, ConnectionObserver, Head, Scan, ScanPage,
+};
+use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::position::Epoch;
+use ghostwire_store_core::schema::Schema;
+use sqlx::postgres::PgConnection;
+
+use crate::commit::{Prepared, Stored, store};
+use crate::connection::{change, connect, facts, query, read, run};
+use crate::head::{META, StoredHead};
+use crate::layout::{self, Holds};
+use crate::outcome::lock_head;
+use crate::server::{Committing, OwnRuntime, Server, head_on, within};
+use crate::shape::Shapes;
+use crate::sqlstate::During;
+use crate::verify::verify;
+use crate::wire::{boolean_at, count_at};
+use crate::{NAME, PostgresOptions, blocks, turn};
+
+/// A store in a PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresBackend {
+    server: Arc<Server>,
+    // Behind the connections that live on it.
+    runtime: OwnRuntime,
+    engine: String,
+    durable: bool,
+    counters: Mutex<BackendCounters>,
+}
+
+/// A panic elsewhere left counters at worst.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What opening found.
+struct Opened {
+    shapes: Shapes,
+    head: StoredHead,
+    created: bool,
+    engine: String,
+    durable: bool,
+}
+
+impl PostgresBackend {
+    /// Opens the store that `options` name, or makes one if they say so.
+    ///
+    /// # Errors
+    /// - `InvalidArgument`: a setting cannot be meant, or the schema holds something else.
+    /// - `NotFound`: there is no such database, or no store in it.
+    /// - `PermissionDenied`: user, password or rights will not do.
+    /// - `Unsupported`: the server is too old, or may forget what it confirmed.
+    /// - `Unavailable`: it cannot be reached, has no TLS, or only lets read. `Busy`: it is full.
+    /// - `Corrupt`: the tables are not what this program made.
+    /// - `SchemaMismatch`: a newer release wrote them and does not admit this one.
+    pub async fn open(options: PostgresOptions) -> Result<Self> {
+        let location = options.location();
+        let opened = Self::open_unnamed(options).await;
+        opened.map_err(|error| error.with("database", location).during("postgres.open"))
+    }
+
+    async fn open_unnamed(options: PostgresOptions) -> Result<Self> {
+        options.check()?;
+        let runtime = OwnRuntime::start()?;
+        let wanted = options.clone();
+        let found = runtime.run(async move { look(&wanted).await }).await?;
+        let Opened { shapes, head, created, engine, durable } = found;
+        let server = async move { Server::new(options, shapes).map(Arc::new) };
+        let server = runtime.run(server).await?;
+        tracing::debug!(
+            db.system.name = NAME,
+            database = server.options.location(),
+            serial = head.head.serial.get(),
+            schema = head.head.schema.version,
+            created,
+            "opened"
+        );
+        Ok(Self { server, runtime, engine, durable, counters: Mutex::default() })
+    }
+
+    /// Does something with the server, on the runtime that has its connections.
+    async fn run<T, F>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(Arc<Server>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let work = work(Arc::clone(&self.server));
+        self.runtime.run(work).await.map_err(|error| error.during(operation))
+    }
+
+    /// The same for what writes: ended after the time that a commit may take, and then its connection is
+    /// closed.
+    async fn write<T, F>(
+        &self,
+        operation: &'static str,
+        late: ErrorKind,
+        work: impl FnOnce(Arc<Server>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let deadline = self.server.options.deadlines.commit;
+        self.run(operation, |server| within(deadline, late, work(server))).await
+    }
+
+    async fn store(&self, commit: &Commit) -> Result<usize> {
+        // Twice, if the store was migrated since it was opened.
+        for _ in 0..2 {
+            let prepared =
+                Prepared::of(&self.server.shapes(), commit, self.server.notifier.clone())?;
+            let send = |server: Arc<Server>| async move { store(&server, &prepared).await };
+            match self.write("postgres.commit", ErrorKind::OutcomeUnknown, send).await? {
+                Stored::Rows(rows) => return Ok(rows),
+                Stored::OtherSchema => {
+                    self.run("postgres.commit", |server| async move { look_again(&server).await })
+                        .await?;
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "the store is being migrated; try again"))
+    }
+}
+
+/// Connects, checks the server, and finds the store or makes it.
+async fn look(options: &PostgresOptions) -> Result<Opened> {
+    let connect_options = options.connect_options()?;
+    let mut connection = connect(&connect_options, options.deadlines.connect).await?;
+    let facts = facts(&mut connection).await?;
+    facts.check(!options.read_only, options.durability)?;
+    let namespace = &options.schema_name;
+    let mut created = false;
+    match layout::holds(&mut connection, namespace).await? {
+        Holds::Store => {}
+        Holds::Other => return Err(layout::not_ours(namespace)),
+        Holds::Nothing { .. } if options.create && !options.read_only => {
+            let genesis = Head::genesis(options.store, options.schema);
+            let change = Change::Create(genesis, options.schema);
+            created = change.make(&mut connection, namespace).await?;
+        }
+        Holds::Nothing { .. } => {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "there is no store in this schema of the database; make one with `gwstore init`",
+            ));
+        }
+    }
+    let head = head_on(&mut connection, namespace, false, During::Read).await;
+    let head = head.map_err(|failure| failure.error)??;
+    let shapes = layout::check(&mut connection, namespace, head.head.schema).await?;
+    Ok(Opened {
+        shapes,
+        head,
+        created,
+        engine: format!("PostgreSQL {}", facts.version),
+        durable: facts.is_durable(),
+    })
+}
+
+/// A change of the layout.
+enum Change {
+    Create(Head, Schema),
+    Migrate(Schema),
+}
+
+impl Change {
+    /// Makes it, unless another process has done so meanwhile; tells whether it did. To be called in a
+    /// transaction in which nobody else changes the layout.
+    async fn apply(&self, connection: &mut PgConnection, namespace: &str) -> Result<bool> {
+        match self {
+            Self::Create(head, schema) => match layout::holds(connection, namespace).await? {
+                Holds::Store => return Ok(false),
+                Holds::Other => return Err(layout::not_ours(namespace)),
+                Holds::Nothing { exists } => {
+                    layout::create(connection, namespace, exists, head, *schema).await?;
+                }
+            },
+            Self::Migrate(target) => {
+                let head = head_on(connection, namespace, true, During::Read).await;
+                let head = head.map_err(|failure| failure.error)??;
+                if target.steps_from(head.head.schema)?.is_empty() {
+                    return Ok(false);
+                }
+                layout::carry_forward(connection, namespace, &head, *target).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes it in a transaction. Whoever waits for a lock for too long lets others go first, and tries
+    /// again.
+    async fn make(&self, connection: &mut PgConnection, namespace: &str) -> Result<bool> {
+        let mut last = Error::new(ErrorKind::Busy, "somebody else changes the tables");
+        for _ in 0..layout::ATTEMPTS {
+            let done = match layout::begin(connection, namespace).await {
+                Ok(()) => self.apply(connection, namespace).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(done) => return change(connection, "COMMIT").await.map(|()| done),
+                Err(error) => last = error,
+            }
+            change(connection, "ROLLBACK").await?;
+            if *last.kind() != ErrorKind::Busy {
+                break;
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Reads what the tables look like by now.
+async fn look_again(server: &Server) -> Result<()> {
+    let mut connection = server.connect().await?;
+    let namespace = server.namespace();
+    let head = head_on(&mut connection, namespace, false, During::Read).await;
+    let head = head.map_err(|failure| failure.error)??;
+    let shapes = layout::check(&mut connection, namespace, head.head.schema).await?;
+    server.set_shapes(shapes);
+    Ok(())
+}
+
+async fn migrate(server: &Server, target: Schema) -> Result<()> {
+    let stored = server.read_head().await?.head.schema;
+    if target.steps_from(stored)?.is_empty() {
+        return look_again(server).await;
+    }
+    if server.options.read_only {
+        return Err(Error::new(ErrorKind::ReadOnly, "the store was opened to be read only"));
+    }
+    let namespace = server.namespace();
+    tracing::info!(
+        db.system.name = NAME,
+        from = stored.version,
+        to = target.version().version,
+        "migrating the schema"
+    );
+    let mut connection = server.connect().await?;
+    Change::Migrate(target).make(&mut connection, namespace).await?;
+    look_again(server).await
+}
+
+/// Writes the row of the head as it is, which goes where a commit goes.
+async fn probe(server: &Server, epoch: Epoch) -> Result<()> {
+    let namespace = server.namespace();
+    let mut committing = server.committing.lock().await;
+    let mut connection = match committing.connection.take() {
+        Some(connection) => connection,
+        None => server.connect().await?,
+    };
+    let sql = format!(
+        "UPDATE \"{namespace}\".\"{META}\" AS m SET \"filling\" = m.\"filling\" WHERE m.\"one\" \
+         RETURNING m.\"epoch\", m.\"halted\" IS NULL"
+    );
+    let rows = query(&mut connection, &sql, &[], During::Commit).await;
+    let rows = rows.map_err(|failure| failure.error)?;
+    let known = head_on(&mut connection, namespace, false, During::Read).await;
+    let known = known.map_err(|failure| failure.error)??;
+    let [row] = rows.as_slice() else { return Err(crate::head::damaged()) };
+    let (found, writable) = (Epoch::new(count_at(row, 0)?), boolean_at(row, 1)?);
+    committing.connection = Some(connection);
+    if found != epoch {
+        return known.head.require_epoch(epoch);
+    }
+    if writable { Ok(()) } else { Err(known.refusal(None)) }
+}
+
+/// Has an empty store stand where `head` does.
+async fn adopt(server: &Server, head: Head) -> Result<()> {
+    let namespace = server.namespace();
+    let mut connection = server.connect().await?;
+    let Some(known) = lock_head(&mut connection, namespace).await? else {
+        return Err(Error::new(ErrorKind::Busy, "somebody else is writing to the store"));
+    };
+    let next = known.head.adopt(&head)?;
+    // What is only flushed is not counted by the head.
+    for shape in server.shapes().all() {
+        let rows = read(&mut connection, &shape.has_rows(), &[]).await?;
+        if boolean_at(rows.first().ok_or_else(crate::connection::no_row)?, 0)? {
+            return Err(Error::new(ErrorKind::Restricted, "the store has rows; name an empty one")
+                .with("table", shape.table.name()));
+        }
+    }
+    let params = known.to(&next, None, None);
+    let moved = read(&mut connection, &crate::head::update(namespace), &params).await?;
+    if moved.is_empty() {
+        return Err(known.refusal(None));
+    }
+    run(&mut connection, "COMMIT", During::Commit).await.map_err(|failure| failure.error)
+}
+
+/// Makes the connection for commits anew, and asks where the store stands. A commit of before that is still
+/// on its way has the row locked, or finds another one later.
+async fn reopen(server: &Server) -> Result<Head> {
+    let namespace = server.namespace();
+    let mut committing = server.committing.lock().await;
+    *committing = Committing::default();
+    let mut connection = server.connect().await?;
+    let found = if server.options.read_only {
+        let head = head_on(&mut connection, namespace, false, During::Read).await;
+        head.map_err(|failure| failure.error)??
+    } else {
+        loop {
+            let locked = lock_head(&mut connection, namespace).await?;
+            run(&mut connection, "ROLLBACK", During::Read)
+                .await
+                .map_err(|failure| failure.error)?;
+            if let Some(head) = locked {
+                break head;
+            }
+        }
+    };
+    let head = found.head;
+    committing.keep(connection, found);
+    Ok(head)
+}
+
+#[async_trait]
+impl Backend for PostgresBackend {
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            name: NAME,
+            engine: self.engine.clone(),
+            location: Some(self.server.options.location()),
+            durable: self.durable,
+            shared: true,
+            sealed: false,
+            pinned: false,
+            signer: None,
+            resealed: None,
+            bytes: None,
+            file: None,
+            filesystem: None,
+            pool: Some(self.server.pool_info()),
+            log: None,
+            counters: *lock(&self.counters),
+        }
+    }
+
+    async fn head(&self) -> Result<Head> {
+        let head = |server: Arc<Server>| async move { server.read_head().await };
+        Ok(self.run("postgres.head", head).await?.head)
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.run("postgres.migrate", |server| async move { migrate(&server, target).await }).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        let (start, table) = (Instant::now(), scan.range.table);
+        let read = |server: Arc<Server>| async move { server.scan(scan).await };
+        let page = self.run("postgres.scan", read).await?.decode();
+        let page = page.map_err(|error| error.during("postgres.scan"))?;
+        lock(&self.counters).scans += 1;
+        tracing::debug!(
+            db.system.name = NAME,
+            db.collection.name = table.name(),
+            rows = page.rows.len(),
+            micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+            "scanned"
+        );
+        Ok(page)
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        let read = |server: Arc<Server>| async move { server.blocks(after, limit).await };
+        let rows = self.run("postgres.blocks", read).await?;
+        blocks::read(&rows, after, limit).map_err(|error| error.during("postgres.blocks"))
+    }
+
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        let wait =
+            |server: Arc<Server>| async move { server.listening.wait(&server, at_most).await };
+        self.run("postgres.listen", wait).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        if self.server.options.read_only {
+            return Ok(false);
+        }
+        let take = |server: Arc<Server>| async move { turn::take(&server).await };
+        self.write("postgres.take_turn", ErrorKind::Unavailable, take).await.map(|()| true)
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        let end = |server: Arc<Server>| async move { turn::end(&server).await };
+        self.write("postgres.end_turn", ErrorKind::Unavailable, end).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        let start = Instant::now();
+        if self.server.options.read_only {
+            return Err(Error::new(ErrorKind::ReadOnly, "the store was opened to be read only"));
+        }
+        let stored = self.store(commit).await;
+        lock(&self.counters).count(commit, stored.as_ref().ok().copied());
+        match stored {
+            Ok(rows) => {
+                tracing::debug!(
+                    db.system.name = NAME,
+                    db.operation.name = "commit",
+                    db.operation.batch.size = commit.rows.len(),
+                    position = commit.expected.get(),
+                    block_bytes = commit.block.as_ref().map_or(0, |block| block.bytes.len()),
+                    rows,
+                    prunes = commit.prune.len(),
+                    micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+                    "committed"
+                );
+                Ok(())
+            }
+            Err(error) => {
+                tracing::debug!("error.type" = error.kind().name(), "the commit failed");
+                Err(error.during("postgres.commit"))
+            }
+        }
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        let write = |server: Arc<Server>| async move { probe(&server, epoch).await };
+        self.write("postgres.probe", ErrorKind::Unavailable, write).await
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        let head = *head;
+        let write = |server: Arc<Server>| async move { adopt(&server, head).await };
+        self.write("postgres.adopt", ErrorKind::OutcomeUnknown, write).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        let ask = |server: Arc<Server>| async move { reopen(&server).await };
+        self.write("postgres.reopen", ErrorKind::Unavailable, ask).await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        let handle = self.runtime.handle().clone();
+        let checks = |server: Arc<Server>| async move {
+            let task = handle.clone().spawn_blocking(move || verify(&server, &handle));
+            task.await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Unexpected, "the verification panicked; report this"))
+            })
+        };
+        let (rows, blocks) = self.run("postgres.verify", checks).await?;
+        tracing::debug!(db.system.name = NAME, rows, blocks, "verified");
+        Ok(())
+    }
+
+    fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        self.server.observe(observer);
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.run("postgres.close", |server| async move {
+            server.close().await;
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,134 @@
+//! What is not opened, and how it is said.
+
+use std::net::TcpListener;
+
+use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::domain::StoreId;
+use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_postgres::{Durability, Password};
+
+use crate::support::{STORE, open, options, refused, shared_server, store_next};
+
+#[tokio::test]
+async fn two_that_make_a_store_at_once_find_the_same_one() {
+    let (server, database) = shared_server().await;
+    let make = |number: u8| {
+        let id = StoreId::from_bytes([number; 16]);
+        open(options(server, database.name()).store(id))
+    };
+    let (one, two, three) = tokio::join!(make(1), make(2), make(3));
+    let heads = [one.head().await.unwrap(), two.head().await.unwrap(), three.head().await.unwrap()];
+    assert_eq!(heads[0], heads[1]);
+    assert_eq!(heads[0], heads[2]);
+    store_next(&one, 1).await.unwrap();
+    assert_eq!(two.head().await.unwrap().serial.get(), 1);
+    for backend in [one, two, three] {
+        backend.verify().await.unwrap();
+        backend.close().await.unwrap();
+        assert_eq!(*backend.head().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_kind_names_the_database_and_no_password() {
+    let (server, database) = shared_server().await;
+    let name = database.name();
+    let right = || options(server, name);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let planted = "planted-hunter2";
+    let wrong = Some(Password::new(planted).unwrap());
+    for (options, kind) in [
+        (right().password(wrong.clone()), ErrorKind::PermissionDenied),
+        (right().port(free).password(wrong.clone()), ErrorKind::Unavailable),
+        (options(server, "no_such_database"), ErrorKind::NotFound),
+        (right().create(false), ErrorKind::NotFound),
+        (right().read_only(true), ErrorKind::NotFound),
+        (right().schema_name("pg_catalog"), ErrorKind::InvalidArgument),
+    ] {
+        let error = refused(options).await;
+        let text = format!("{error} {error:?}");
+        assert_eq!(*error.kind(), kind, "{text}");
+        assert!(text.contains("127.0.0.1") || text.contains(server.host()), "{text}");
+        assert!(!text.contains(planted) && !text.contains(server.password()), "{text}");
+    }
+    let sql = "SELECT count(*) FROM pg_namespace WHERE nspname = 'ghostwire'";
+    let left = server.sql(name, sql).await.unwrap();
+    assert_eq!(left, [[Some("0".to_owned())]], "nothing is made on the way");
+}
+
+#[tokio::test]
+async fn a_schema_of_something_else_is_left_alone() {
+    let (server, database) = shared_server().await;
+    let name = database.name();
+    server.sql(name, "CREATE SCHEMA ghostwire").await.unwrap();
+    server.sql(name, "CREATE TABLE ghostwire.orders (id int)").await.unwrap();
+    let error = refused(options(server, name)).await;
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert!(error.to_string().contains("schema=ghostwire"), "{error}");
+    // An empty one is taken.
+    server.sql(name, "DROP TABLE ghostwire.orders").await.unwrap();
+    open(options(server, name)).await.close().await.unwrap();
+    // Beside it others may be, in schemas of their own.
+    let other = options(server, name).schema_name("second");
+    open(other).await.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_only_lets_read_is_read() {
+    let (server, database) = shared_server().await;
+    let name = database.name();
+    let backend = open(options(server, name)).await;
+    let head = store_next(&backend, 1).await.unwrap();
+    backend.close().await.unwrap();
+    let sql = format!("ALTER DATABASE {name} SET default_transaction_read_only TO on");
+    server.sql("postgres", &sql).await.unwrap();
+    let error = refused(options(server, name)).await;
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("default_transaction_read_only"), "{error}");
+    let reader = open(options(server, name).read_only(true)).await;
+    assert_eq!(reader.head().await.unwrap(), head);
+    assert_eq!(*store_next(&reader, 2).await.unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(reader.reopen().await.unwrap(), head);
+    reader.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_forgets_is_refused_unless_that_is_asked_for() {
+    let (server, database) = shared_server().await;
+    let name = database.name();
+    let sql = format!("ALTER DATABASE {name} SET synchronous_commit TO off");
+    server.sql("postgres", &sql).await.unwrap();
+    let error = refused(options(server, name)).await;
+    assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("synchronous_commit"), "{error}");
+    let backend = open(options(server, name).durability(Durability::Unsafe)).await;
+    assert!(!backend.info().durable);
+    store_next(&backend, 1).await.unwrap();
+    assert_eq!(backend.head().await.unwrap().store, STORE);
+    backend.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_with_settings_of_its_own_changes_nothing() {
+    let (server, database) = shared_server().await;
+    let name = database.name();
+    for setting in [
+        "search_path TO nowhere, pg_catalog",
+        "default_transaction_isolation TO 'serializable'",
+        "datestyle TO 'German'",
+        "bytea_output TO 'escape'",
+        "intervalstyle TO 'sql_standard'",
+        "timezone TO 'Asia/Kathmandu'",
+        "extra_float_digits TO -10",
+    ] {
+        let sql = format!("ALTER DATABASE {name} SET {setting}");
+        server.sql("postgres", &sql).await.unwrap();
+    }
+    let (one, two) = (open(options(server, name)).await, open(options(server, name)).await);
+    for number in 1..4 {
+        store_next(&one, number).await.unwrap();
+        store_next(&two, number + 10).await.unwrap();
+    }
+    one.verify().await.unwrap();
+    assert_eq!(one.head().await.unwrap(), two.head().await.unwrap());
+}
