@@ -8,11 +8,11 @@ use ghostwire_store_core::backend::{Backend, Commit, Head};
 use ghostwire_store_core::domain::Timestamp;
 use ghostwire_store_core::error::{ErrorKind, Result};
 use ghostwire_store_core::layer::Deadlines;
-use ghostwire_store_postgres::PostgresBackend;
+use ghostwire_store_postgres::{Password, PostgresBackend, PostgresOptions};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    block, commit, entry, open, options, own_server, shared_server, store_next, through,
+    STORE, block, commit, entry, open, options, own_server, shared_server, store_next, through,
 };
 
 /// A backend behind a proxy, one beside it, and where they stand.
@@ -25,12 +25,24 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) async fn open(server: &Server, database: &str) -> Self {
+        Self::open_as(server, database, (server.user(), server.password())).await
+    }
+
+    /// The far one by this user and password.
+    pub(crate) async fn open_as(
+        server: &Server,
+        database: &str,
+        (user, password): (&str, &str),
+    ) -> Self {
         let near = open(options(server, database)).await;
         let proxy = Proxy::to(server.host(), server.port()).unwrap();
         let address = proxy.address();
         let host = address.ip().to_string();
         let deadlines = Deadlines { commit: Duration::from_secs(30), ..Deadlines::default() };
-        let far = through(server, database, &host, address.port()).deadlines(deadlines);
+        let far = PostgresOptions::new(host, database, user, STORE)
+            .port(address.port())
+            .password(Some(Password::new(password).unwrap()))
+            .deadlines(deadlines);
         let far = Arc::new(open(far).await);
         // So that the connection is there.
         let head = store_next(&far, 1).await.unwrap();
@@ -38,7 +50,7 @@ impl Pair {
     }
 
     /// Stores one, so that its statement is prepared: a lost answer to that would be one to nothing.
-    async fn prepare(&mut self, next: fn(&Head, u8) -> Commit, number: u8) {
+    pub(crate) async fn prepare(&mut self, next: fn(&Head, u8) -> Commit, number: u8) {
         self.far.commit(&next(&self.head, number)).await.unwrap();
         self.head = self.near.head().await.unwrap();
     }

@@ -16,3 +16,4 @@ mod refused;
 mod standing;
 mod support;
 mod turns;
+mod vanished;
