@@ -11,7 +11,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use sqlx::postgres::PgConnection;
 
 use crate::blocks;
-use crate::connection::{query, run};
+use crate::connection::{BEGIN, query, run};
 use crate::errors::Failure;
 use crate::head::{StoredHead, UPDATE_PARAMS, update};
 use crate::listen::Notifier;
@@ -189,7 +189,7 @@ impl Prepared {
         }
         // Until COMMIT is sent nothing can be stored, whatever happens.
         if !within {
-            run(connection, "BEGIN", During::Read).await?;
+            run(connection, BEGIN, During::Read).await?;
         }
         let params = known.to(next, self.time(), ahead);
         let moved = query(connection, &update(namespace), &params, During::Read).await?;

@@ -16,9 +16,22 @@ const OLDEST_SERVER: i64 = 150_000;
 
 /// So that nothing depends on what the role or the database is set to: which names are meant, and that a
 /// statement which waited for another transaction looks at what that left.
+///
+/// A machine that vanished does not end its sessions, and one within a transaction keeps its locks. So the
+/// server ends who stands still there; and a connection whose other end does not answer, whether the server
+/// waits for its next statement (keepalives) or for what it sent to be acknowledged (`tcp_user_timeout`).
+/// Nobody waits for a lock for ever. Over a Unix socket the three of TCP have no effect.
 const SET_UP: &str = "SET search_path TO pg_catalog; \
     SET default_transaction_isolation TO 'read committed'; \
-    SET default_transaction_deferrable TO off";
+    SET default_transaction_deferrable TO off; \
+    SET idle_in_transaction_session_timeout TO '3s'; SET lock_timeout TO '5s'; \
+    SET tcp_keepalives_idle TO 5; SET tcp_keepalives_interval TO 2; SET tcp_keepalives_count TO 3; \
+    SET tcp_user_timeout TO '10s'";
+
+/// Begins a transaction that writes. The limits are those of the session, in case something in between has
+/// put this on another one.
+pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout TO '5s'; \
+    SET LOCAL idle_in_transaction_session_timeout TO '3s'";
 
 const FACTS: &str = "SELECT pg_catalog.current_setting('server_version_num')::bigint, \
     pg_catalog.current_setting('server_version'), \

@@ -16,8 +16,10 @@ use crate::head::{self, META, StoredHead};
 use crate::shape::{CHECK, Shapes};
 use crate::wire::{Param, Storage, boolean_at, integer_at, text_at};
 
-/// How long a change of the layout waits for somebody's lock, before it lets others go first.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO '2s'";
+/// Begins a change of the layout, which does not wait for somebody's lock for long before it lets others go
+/// first, and is undone by the server if whoever makes it stands still.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout TO '2s'; \
+    SET LOCAL idle_in_transaction_session_timeout TO '3s'";
 /// How often it tries.
 pub(crate) const ATTEMPTS: usize = 5;
 
@@ -58,7 +60,7 @@ pub(crate) fn not_ours(schema: &str) -> Error {
 
 /// Begins a transaction that changes the layout, alone in this schema.
 pub(crate) async fn begin(connection: &mut PgConnection, schema: &str) -> Result<()> {
-    change(connection, &format!("BEGIN; {LOCK_TIMEOUT}")).await?;
+    change(connection, BEGIN).await?;
     let hash = Sha256::digest(format!("ghostwire-store {schema}"));
     let key = hash.iter().take(8).fold(0u64, |number, &byte| (number << 8) | u64::from(byte));
     let key = Param::integer(key.cast_signed());
