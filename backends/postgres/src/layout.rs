@@ -183,7 +183,8 @@ struct Found {
 }
 
 const FIND_COLUMNS: &str = "SELECT c.relname::text, c.relkind = 'r' AND c.relpersistence = 'p' \
-    AND NOT c.relrowsecurity AND NOT c.relhasrules AND NOT c.relispartition \
+    AND NOT c.relrowsecurity AND NOT c.relispartition \
+    AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite AS w WHERE w.ev_class = c.oid) \
     AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent)), \
     a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, \
     a.attcollation IN (0, 950) AND a.attgenerated = '' AND a.attidentity = '' \
@@ -198,9 +199,12 @@ const FIND_ADDED: &str = "SELECT c.relname::text, x.kind, x.name FROM pg_catalog
     JOIN (SELECT tgrelid AS of, 'trigger' AS kind, tgname::text AS name FROM pg_catalog.pg_trigger \
     WHERE NOT tgisinternal \
     UNION ALL SELECT conrelid, 'constraint', conname::text FROM pg_catalog.pg_constraint \
-    WHERE contype NOT IN ('p', 'n') AND conname <> 'ghostwire_meta_one_check' \
+    WHERE contype NOT IN ('p', 'n') \
+    UNION ALL SELECT confrelid, 'constraint', conrelid::regclass::text || ' ' || conname::text \
+    FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid <> conrelid \
     UNION ALL SELECT indrelid, 'index', indexrelid::regclass::text FROM pg_catalog.pg_index \
-    WHERE NOT indisprimary) AS x ON x.of = c.oid WHERE n.nspname = $1 ORDER BY 1, 2, 3";
+    WHERE NOT indisprimary) AS x ON x.of = c.oid WHERE n.nspname = $1 \
+    AND (c.relname, x.name) <> ('ghostwire_meta', 'ghostwire_meta_one_check') ORDER BY 1, 2, 3";
 
 const FIND_KEYS: &str = "SELECT c.relname::text, string_agg(a.attname::text, ',' ORDER BY k.at) \
     FROM pg_catalog.pg_constraint AS p JOIN pg_catalog.pg_class AS c ON c.oid = p.conrelid \
