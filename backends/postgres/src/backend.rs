@@ -62,13 +62,14 @@ impl PostgresBackend {
     /// - `Corrupt`: the tables are not what this program made.
     /// - `SchemaMismatch`: a newer release wrote them and does not admit this one.
     pub async fn open(options: PostgresOptions) -> Result<Self> {
+        // Before that nothing of it is shown: a URL in the place of a host has a password in it.
+        options.check().map_err(|error| error.during("postgres.open"))?;
         let location = options.location();
         let opened = Self::open_unnamed(options).await;
         opened.map_err(|error| error.with("database", location).during("postgres.open"))
     }
 
     async fn open_unnamed(options: PostgresOptions) -> Result<Self> {
-        options.check()?;
         let runtime = OwnRuntime::start()?;
         let wanted = options.clone();
         let found = runtime.run(async move { look(&wanted).await }).await?;
@@ -97,7 +98,12 @@ impl PostgresBackend {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let work = work(Arc::clone(&self.server));
-        self.runtime.run(work).await.map_err(|error| error.during(operation))
+        self.runtime.run(work).await.map_err(|error| self.named(error).during(operation))
+    }
+
+    /// An error, with the database that it is about.
+    fn named(&self, error: Error) -> Error {
+        error.with("database", self.server.options.location())
     }
 
     /// The same for what writes: ended after the time that a commit may take, and then its connection is
@@ -362,7 +368,7 @@ impl Backend for PostgresBackend {
         let (start, table) = (Instant::now(), scan.range.table);
         let read = |server: Arc<Server>| async move { server.scan(scan).await };
         let page = self.run("postgres.scan", read).await?.decode();
-        let page = page.map_err(|error| error.during("postgres.scan"))?;
+        let page = page.map_err(|error| self.named(error).during("postgres.scan"))?;
         lock(&self.counters).scans += 1;
         tracing::debug!(
             db.system.name = NAME,
@@ -377,7 +383,8 @@ impl Backend for PostgresBackend {
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
         let read = |server: Arc<Server>| async move { server.blocks(after, limit).await };
         let rows = self.run("postgres.blocks", read).await?;
-        blocks::read(&rows, after, limit).map_err(|error| error.during("postgres.blocks"))
+        blocks::read(&rows, after, limit)
+            .map_err(|error| self.named(error).during("postgres.blocks"))
     }
 
     async fn await_change(&self, at_most: Duration) -> Result<()> {

@@ -409,10 +409,12 @@ fn check_port(setting: &'static str, port: u16) -> Result<()> {
 }
 
 fn check_name(setting: &'static str, name: &str) -> Result<()> {
-    if !name.is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control) {
+    let fits = !name.is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control);
+    if fits && !name.contains("://") {
         return Ok(());
     }
-    Err(Error::invalid("this is a name of 1 to 63 bytes without control characters")
+    // Not shown: see above.
+    Err(Error::invalid("this is a name of 1 to 63 bytes without control characters, and no URL")
         .with("setting", setting))
 }
 
@@ -478,6 +480,26 @@ mod tests {
         let pool = PoolOptions { min: 9, max: 8, ..PoolOptions::default() };
         assert!(options("db").pool(pool).check().is_err());
         assert!(options("db").port(0).check().is_err());
+    }
+
+    #[test]
+    fn a_url_in_the_place_of_a_name_is_refused_and_not_repeated() {
+        let url = "postgres://control:planted@db.example/net";
+        let wrong = |database: &str, user: &str| {
+            PostgresOptions::new("db.example", database, user, StoreId::from_bytes([1; 16]))
+        };
+        for options in [wrong(url, "control"), wrong("net", url)] {
+            let error = options.check().unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+            assert!(!format!("{error} {error:?}").contains("planted"), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_of_the_environment_are_refused() {
+        check_variables(|name| name == "PGSSLCERT").unwrap();
+        let error = check_variables(|name| name == "PGOPTIONS").unwrap_err();
+        assert!(error.to_string().contains("PGOPTIONS"), "{error}");
     }
 
     #[test]
