@@ -24,7 +24,8 @@ const MAX_SCHEMA: usize = 48;
 /// Statements that a connection keeps prepared. A commit's depends on which tables it touches.
 const STATEMENTS: usize = 256;
 
-/// A password. It is wiped when it is dropped, and never shown.
+/// A password, which is never shown. This copy is wiped when it is dropped; the client library keeps others,
+/// as plain text in memory, for as long as the store is open, since it connects again and again.
 #[derive(Clone)]
 pub struct Password(Zeroizing<String>);
 
@@ -321,6 +322,7 @@ impl PostgresOptions {
     }
 
     fn options_for(&self, host: &str, port: u16) -> Result<PgConnectOptions> {
+        check_variables(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))?;
         if let Some(path) = &self.root_certificate {
             File::open(path).map_err(|error| {
                 Error::new(ErrorKind::NotFound, "the file of authorities cannot be read")
@@ -399,6 +401,18 @@ fn check_host(setting: &'static str, host: &str) -> Result<()> {
          beside; port, user and password have settings of their own",
     )
     .with("setting", setting))
+}
+
+/// Refuses what the client library takes from the environment, and nothing can take from it again: options by
+/// which the server would be another one than the settings say.
+fn check_variables(is_set: impl Fn(&str) -> bool) -> Result<()> {
+    match is_set("PGOPTIONS") {
+        true => Err(Error::invalid(
+            "unset PGOPTIONS: the connections of a store set what they need themselves",
+        )
+        .with("variable", "PGOPTIONS")),
+        false => Ok(()),
+    }
 }
 
 fn check_port(setting: &'static str, port: u16) -> Result<()> {
