@@ -9,6 +9,7 @@ use ghostwire_store_core::backend::{
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use sqlx::postgres::PgConnection;
@@ -140,21 +141,45 @@ impl PostgresBackend {
     }
 }
 
-/// Connects, checks the server, and finds the store or makes it.
+/// Whether a limit of the server is exceeded, as the length of its queue of notifications is then.
+fn is_queue_full(error: &Error) -> bool {
+    error.context().iter().any(|(key, value)| *key == "sqlstate" && value == "54000")
+}
+
+/// Connects, checks the server, and finds the store or makes it, each within the time that it may take.
 async fn look(options: &PostgresOptions) -> Result<Opened> {
     let connect_options = options.connect_options()?;
-    let mut connection = connect(&connect_options, options.deadlines.connect).await?;
-    let facts = facts(&mut connection).await?;
-    facts.check(!options.read_only, options.durability)?;
+    let Deadlines { connect: to_connect, read: to_read, commit: to_commit } = options.deadlines;
+    let mut connection = connect(&connect_options, to_connect).await?;
     let namespace = &options.schema_name;
-    let mut created = false;
-    match layout::holds(&mut connection, namespace).await? {
+    let asking = async {
+        let facts = facts(&mut connection).await?;
+        facts.check(!options.read_only, options.durability)?;
+        Ok((facts, layout::holds(&mut connection, namespace).await?))
+    };
+    let (facts, holds) = within(to_read, ErrorKind::Unavailable, asking).await?;
+    let mut created = Some(false);
+    match holds {
         Holds::Store => {}
         Holds::Other => return Err(layout::not_ours(namespace)),
         Holds::Nothing { .. } if options.create && !options.read_only => {
             let genesis = Head::genesis(options.store, options.schema);
             let change = Change::Create(genesis, options.schema);
-            created = change.make(&mut connection, namespace).await?;
+            let making = change.make(&mut connection, namespace);
+            created = match within(to_commit, ErrorKind::Unavailable, making).await {
+                Ok(created) => Some(created),
+                // It may have been made, and the answer lost: what is there tells.
+                Err(error) if *error.kind() == ErrorKind::Unavailable => {
+                    let again = connect(&connect_options, to_connect).await;
+                    connection = again.map_err(|_| error.clone())?;
+                    let holds = layout::holds(&mut connection, namespace);
+                    match within(to_read, ErrorKind::Unavailable, holds).await {
+                        Ok(Holds::Store) => None,
+                        _ => return Err(error),
+                    }
+                }
+                Err(error) => return Err(error),
+            };
         }
         Holds::Nothing { .. } => {
             return Err(Error::new(
@@ -163,9 +188,14 @@ async fn look(options: &PostgresOptions) -> Result<Opened> {
             ));
         }
     }
-    let head = head_on(&mut connection, namespace, false, During::Read).await;
-    let head = head.map_err(|failure| failure.error)??;
-    let shapes = layout::check(&mut connection, namespace, head.head.schema).await?;
+    let reading = async {
+        let head = head_on(&mut connection, namespace, false, During::Read).await;
+        let head = head.map_err(|failure| failure.error)??;
+        let shapes = layout::check(&mut connection, namespace, head.head.schema).await?;
+        Ok((head, shapes))
+    };
+    let (head, shapes) = within(to_read, ErrorKind::Unavailable, reading).await?;
+    let created = created.unwrap_or(head.head.store == options.store);
     Ok(Opened {
         shapes,
         head,
