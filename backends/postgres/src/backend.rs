@@ -135,6 +135,15 @@ impl PostgresBackend {
                     self.run("postgres.commit", |server| async move { look_again(&server).await })
                         .await?;
                 }
+                Err(error) if notifier.is_some() && is_queue_full(&error) => {
+                    tracing::warn!(
+                        %error,
+                        "the server's queue of notifications is full: a session that listens has had a \
+                         transaction open for long; others find this commit by looking"
+                    );
+                    notifier = None;
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(Error::new(ErrorKind::Busy, "the store is being migrated; try again"))
@@ -294,7 +303,7 @@ async fn probe(server: &Server, epoch: Epoch) -> Result<()> {
     let mut committing = server.committing.lock().await;
     let mut connection = match committing.connection.take() {
         Some(connection) => connection,
-        None => server.connect().await?,
+        None => server.connect_to_write().await?,
     };
     let sql = format!(
         "UPDATE \"{namespace}\".\"{META}\" AS m SET \"filling\" = m.\"filling\" WHERE m.\"one\" \
