@@ -124,14 +124,14 @@ impl PostgresBackend {
     }
 
     async fn store(&self, commit: &Commit) -> Result<usize> {
-        // Twice, if the store was migrated since it was opened.
-        for _ in 0..2 {
-            let prepared =
-                Prepared::of(&self.server.shapes(), commit, self.server.notifier.clone())?;
+        let mut notifier = self.server.notifier.clone();
+        // Once more if the store was migrated since it was opened, and once if it cannot be told of.
+        for _ in 0..3 {
+            let prepared = Prepared::of(&self.server.shapes(), commit, notifier.clone())?;
             let send = |server: Arc<Server>| async move { store(&server, &prepared).await };
-            match self.write("postgres.commit", ErrorKind::OutcomeUnknown, send).await? {
-                Stored::Rows(rows) => return Ok(rows),
-                Stored::OtherSchema => {
+            match self.write("postgres.commit", ErrorKind::OutcomeUnknown, send).await {
+                Ok(Stored::Rows(rows)) => return Ok(rows),
+                Ok(Stored::OtherSchema) => {
                     self.run("postgres.commit", |server| async move { look_again(&server).await })
                         .await?;
                 }
@@ -325,7 +325,7 @@ async fn probe(server: &Server, epoch: Epoch) -> Result<()> {
 /// Has an empty store stand where `head` does.
 async fn adopt(server: &Server, head: Head) -> Result<()> {
     let namespace = server.namespace();
-    let mut connection = server.connect().await?;
+    let mut connection = server.connect_to_write().await?;
     let Some(known) = lock_head(&mut connection, namespace).await? else {
         return Err(Error::new(ErrorKind::Busy, "somebody else is writing to the store"));
     };
@@ -352,7 +352,10 @@ async fn reopen(server: &Server) -> Result<Head> {
     let namespace = server.namespace();
     let mut committing = server.committing.lock().await;
     *committing = Committing::default();
-    let mut connection = server.connect().await?;
+    let mut connection = match server.options.read_only {
+        true => server.connect().await?,
+        false => server.connect_to_write().await?,
+    };
     let found = if server.options.read_only {
         let head = head_on(&mut connection, namespace, false, During::Read).await;
         head.map_err(|failure| failure.error)??
@@ -367,6 +370,7 @@ async fn reopen(server: &Server) -> Result<Head> {
             }
         }
     };
+    server.heed(&found);
     let head = found.head;
     committing.keep(connection, found);
     Ok(head)
@@ -397,6 +401,15 @@ impl Backend for PostgresBackend {
     async fn head(&self) -> Result<Head> {
         let head = |server: Arc<Server>| async move { server.read_head().await };
         Ok(self.run("postgres.head", head).await?.head)
+    }
+
+    async fn revision(&self) -> Result<Option<u64>> {
+        let head = |server: Arc<Server>| async move { server.read_head().await };
+        Ok(Some(self.run("postgres.revision", head).await?.revision))
+    }
+
+    fn lagging_answers(&self) -> u64 {
+        self.server.lagging_answers()
     }
 
     async fn migrate(&self, target: Schema) -> Result<()> {

@@ -216,6 +216,7 @@ impl Prepared {
 /// not.
 pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored> {
     server.require_open()?;
+    server.require_durable()?;
     let mut committing = server.committing.lock().await;
     if let Some(turn) = committing.turn.take()
         && let Some(stored) = turn::store(server, &mut committing, turn, prepared).await?
@@ -226,7 +227,7 @@ pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored
     for _ in 0..ATTEMPTS {
         let mut connection = match committing.connection.take() {
             Some(connection) => connection,
-            None => server.connect().await?,
+            None => server.connect_to_write().await?,
         };
         let cached = committing.known.take();
         let was_cached = cached.is_some();

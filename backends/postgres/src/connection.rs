@@ -33,6 +33,7 @@ const SET_UP: &str = "SET search_path TO pg_catalog; \
 pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout TO '5s'; \
     SET LOCAL idle_in_transaction_session_timeout TO '3s'";
 
+/// `synchronous_commit` is kept as it is found, whatever the server is told later.
 const FACTS: &str = "SELECT pg_catalog.current_setting('server_version_num')::bigint, \
     pg_catalog.current_setting('server_version'), \
     pg_catalog.current_setting('server_encoding'), \
@@ -40,7 +41,7 @@ const FACTS: &str = "SELECT pg_catalog.current_setting('server_version_num')::bi
     pg_catalog.current_setting('transaction_read_only')::boolean, \
     pg_catalog.current_setting('fsync')::boolean, \
     pg_catalog.current_setting('full_page_writes')::boolean, \
-    pg_catalog.current_setting('synchronous_commit')";
+    pg_catalog.set_config('synchronous_commit', pg_catalog.current_setting('synchronous_commit'), false)";
 
 /// What a server says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,14 +119,18 @@ impl Facts {
         }
         match self.not_durable() {
             Some((setting, value)) if durability == Durability::Required => {
-                let message = "the server may forget what it confirmed; set it right, or say \
-                               `durability = \"unsafe\"`";
-                let error = Error::new(ErrorKind::Unsupported, message);
-                Err(error.with("server_setting", setting).with("value", value))
+                Err(forgetful(setting, value))
             }
             _ => Ok(()),
         }
     }
+}
+
+/// The refusal of a server that may forget what it confirms.
+pub(crate) fn forgetful(setting: &'static str, value: &str) -> Error {
+    let message =
+        "the server may forget what it confirmed; set it right, or say `durability = \"unsafe\"`";
+    Error::new(ErrorKind::Unsupported, message).with("server_setting", setting).with("value", value)
 }
 
 /// Makes a connection, within the deadline.

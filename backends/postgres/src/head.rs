@@ -99,15 +99,24 @@ pub(crate) struct StoredHead {
     halted: Option<String>,
     /// The server's clock when the row was read, in microseconds.
     clock: i64,
+    /// What answered is a standby, and may lag behind.
+    pub(crate) lags: bool,
+    /// What answered may forget what it confirms: a setting that a running server was given.
+    pub(crate) forgets: bool,
 }
 
 /// How many columns [`select`] gives.
-const SELECTED: usize = COLUMNS.len() + 2;
+const SELECTED: usize = COLUMNS.len() + 4;
 
 /// What to select of the row, from the table under this name.
 pub(crate) fn selection(table: &str) -> String {
     let columns = COLUMNS.iter().map(|(name, ..)| format!("{table}.\"{name}\", "));
-    format!("{}{table}.\"halted\", pg_catalog.clock_timestamp()", columns.collect::<String>())
+    format!(
+        "{}{table}.\"halted\", pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery(), \
+         NOT (pg_catalog.current_setting('fsync')::boolean \
+         AND pg_catalog.current_setting('full_page_writes')::boolean)",
+        columns.collect::<String>()
+    )
 }
 
 /// The query for the row.
@@ -250,7 +259,10 @@ impl StoredHead {
             Some(_) => Some(text_at(row, at(22))?.to_owned()),
             None => None,
         };
-        Ok(Self { head, revision, check, halted, clock: time_at(row, at(SELECTED - 1))? })
+        let clock = time_at(row, at(SELECTED - 3))?;
+        let (lags, forgets) =
+            (boolean_at(row, at(SELECTED - 2))?, boolean_at(row, at(SELECTED - 1))?);
+        Ok(Self { head, revision, check, halted, clock, lags, forgets })
     }
 
     /// The parameters of [`update`] that lead from here to `next`. `time` is that of a block that comes
@@ -278,7 +290,7 @@ impl StoredHead {
             META_NUMBER,
             values(next, revision).iter().rev().skip(1).rev().map(Param::wire),
         );
-        Self { head: *next, revision, check, halted: None, clock: self.clock }
+        Self { head: *next, revision, check, halted: None, ..*self }
     }
 
     /// Whether nothing was changed since `other` was read.

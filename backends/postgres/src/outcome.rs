@@ -94,9 +94,15 @@ pub(crate) async fn find(
     };
     let asking = async {
         loop {
-            let Ok(mut connection) = server.connect().await else {
-                tokio::time::sleep(PAUSE).await;
-                continue;
+            let mut connection = match server.connect_to_write().await {
+                Ok(connection) => connection,
+                Err(error) if *error.kind() == ErrorKind::Unsupported => {
+                    return Err(unknown().because(error));
+                }
+                Err(_) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
             };
             match ask(&mut connection, server, prepared, (known, next)).await {
                 Ok(Found::Stored(head)) => {

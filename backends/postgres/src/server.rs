@@ -2,7 +2,7 @@
 //! commits.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::connection::{connect, query, read, set_up};
+use crate::connection::{connect, facts, forgetful, query, read, set_up};
 use crate::errors::in_read;
 use crate::head::StoredHead;
 use crate::listen::{Listening, Notifier};
-use crate::settings::{PoolOptions, PostgresOptions};
+use crate::settings::{Durability, PoolOptions, PostgresOptions};
 use crate::shape::Shapes;
 use crate::sqlstate::During;
 use crate::turn::Turn;
@@ -117,6 +117,10 @@ pub(crate) struct Server {
     pub(crate) notifier: Option<Notifier>,
     pub(crate) listening: Listening,
     closed: watch::Sender<bool>,
+    /// How many heads were read from what may lag behind.
+    lagging: AtomicU64,
+    /// The server may forget what it confirms, by what it said last.
+    forgets: AtomicBool,
     pending: AtomicU64,
     timeouts: AtomicU64,
     observer: RwLock<Option<Arc<dyn ConnectionObserver>>>,
@@ -144,6 +148,8 @@ impl Server {
             notifier,
             listening: Listening::default(),
             closed: watch::Sender::new(false),
+            lagging: AtomicU64::new(0),
+            forgets: AtomicBool::new(false),
             pending: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             observer: RwLock::new(None),
@@ -231,7 +237,37 @@ impl Server {
     /// Where the store stands.
     pub(crate) async fn read_head(&self) -> Result<StoredHead> {
         let rows = self.read(&crate::head::select(self.namespace()), &[]).await?;
-        only_head(&rows)
+        let head = only_head(&rows)?;
+        self.heed(&head);
+        Ok(head)
+    }
+
+    /// Takes notice of what a head was read from.
+    pub(crate) fn heed(&self, head: &StoredHead) {
+        self.lagging.fetch_add(head.lags.into(), Ordering::SeqCst);
+        self.forgets.store(head.forgets, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lagging_answers(&self) -> u64 {
+        self.lagging.load(Ordering::SeqCst)
+    }
+
+    /// Refuses to write where that may be forgotten, by a setting that the server was given since it was
+    /// connected to.
+    pub(crate) fn require_durable(&self) -> Result<()> {
+        let may_forget = self.options.durability == Durability::Unsafe;
+        match self.forgets.load(Ordering::Relaxed) && !may_forget {
+            true => Err(forgetful("fsync or full_page_writes", "off")),
+            false => Ok(()),
+        }
+    }
+
+    /// A new connection to write by, if the server is as it was when the store was opened.
+    pub(crate) async fn connect_to_write(&self) -> Result<PgConnection> {
+        let mut connection = self.connect().await?;
+        let check = async { facts(&mut connection).await?.check(true, self.options.durability) };
+        within(self.options.deadlines.connect, ErrorKind::Unavailable, check).await?;
+        Ok(connection)
     }
 
     /// A new connection, of no pool.

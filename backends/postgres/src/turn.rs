@@ -38,7 +38,7 @@ pub(crate) async fn take(server: &Server) -> Result<()> {
         committing.turn = Some(turn?);
         return Ok(());
     }
-    let turn = begin(server.connect().await?, server.namespace()).await;
+    let turn = begin(server.connect_to_write().await?, server.namespace()).await;
     committing.turn = Some(turn??);
     Ok(())
 }
