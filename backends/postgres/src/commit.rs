@@ -246,7 +246,7 @@ pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored
             committing.connection = Some(connection);
             return Ok(Stored::OtherSchema);
         }
-        let next = known.require_known().and_then(|()| known.head.after(&prepared.commit));
+        let next = known.require_known().and_then(|()| known.after(&prepared.commit));
         let next = match next {
             Ok(next) => next,
             // Others may have changed it since.

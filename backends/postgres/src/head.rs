@@ -1,6 +1,6 @@
 //! The table that tells where the store stands, in one row, and that every commit changes.
 
-use ghostwire_store_core::backend::Head;
+use ghostwire_store_core::backend::{Commit, Head};
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::domain::{
     BlockId, CommitId, LineageId, MigrationId, SideId, StoreId, Timestamp,
@@ -296,6 +296,20 @@ impl StoredHead {
     /// Whether nothing was changed since `other` was read.
     pub(crate) fn is_as(&self, other: &Self) -> bool {
         (self.revision, self.check) == (other.revision, other.check)
+    }
+
+    /// The head after a commit, as [`Head::after`] has it, if nothing was stored since the commit was planned.
+    ///
+    /// # Errors
+    /// Those of that; `Conflict`.
+    pub(crate) fn after(&self, commit: &Commit) -> Result<Head> {
+        let next = self.head.after(commit)?;
+        match commit.revision.is_none_or(|planned| planned == self.revision) {
+            true => Ok(next),
+            false => Err(Error::new(ErrorKind::Conflict, "something else was stored since")
+                .with("planned_on", commit.revision.unwrap_or(0))
+                .with("revision", self.revision)),
+        }
     }
 
     /// Why the row would not be changed, though it is what was expected.

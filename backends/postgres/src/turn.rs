@@ -78,7 +78,7 @@ pub(crate) async fn store(
     prepared: &Prepared,
 ) -> Result<Option<Stored>> {
     let is_of_schema = known.head.schema == server.shapes().stored;
-    let next = known.require_known().and_then(|()| known.head.after(&prepared.commit));
+    let next = known.require_known().and_then(|()| known.after(&prepared.commit));
     let next = match next {
         Ok(next) if is_of_schema => next,
         refused => {

@@ -240,7 +240,13 @@ impl Writer {
     pub(super) async fn catch_up_after_conflict(&mut self) -> Result<()> {
         let known = self.state().position();
         self.catch_up().await?;
-        if self.state().position() == known { self.reopen().await } else { Ok(()) }
+        if self.state().position() != known {
+            return Ok(());
+        }
+        if self.consumers_revision.is_some() {
+            self.read_consumers().await?;
+        }
+        self.reopen().await
     }
 
     /// Answers those who wait for a position that others have come to. A commit in flight finds out by
