@@ -56,7 +56,8 @@ impl PostgresBackend {
     ///
     /// # Errors
     /// - `InvalidArgument`: a setting cannot be meant, or the schema holds something else.
-    /// - `NotFound`: there is no such database, or no store in it.
+    /// - `NotFound`: there is no such database, or no store in it. `AlreadyExists`: there is a store, and only
+    ///   a new one was asked for.
     /// - `PermissionDenied`: user, password or rights will not do.
     /// - `Unsupported`: the server is too old, or may forget what it confirmed.
     /// - `Unavailable`: it cannot be reached, has no TLS, or only lets read. `Busy`: it is full.
@@ -205,6 +206,12 @@ async fn look(options: &PostgresOptions) -> Result<Opened> {
     };
     let (head, shapes) = within(to_read, ErrorKind::Unavailable, reading).await?;
     let created = created.unwrap_or(head.head.store == options.store);
+    if options.only_new && !created {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists { constraint: "schema" },
+            "there is a store in this schema already; it was left as it is",
+        ));
+    }
     Ok(Opened {
         shapes,
         head,

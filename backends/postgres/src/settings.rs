@@ -110,6 +110,7 @@ pub struct PostgresOptions {
     pub(crate) max_clock_ahead: Option<Duration>,
     pub(crate) store: StoreId,
     pub(crate) create: bool,
+    pub(crate) only_new: bool,
     pub(crate) read_only: bool,
     pub(crate) schema: Schema,
 }
@@ -141,6 +142,7 @@ impl PostgresOptions {
             max_clock_ahead: Some(Duration::from_secs(5)),
             store,
             create: false,
+            only_new: false,
             read_only: false,
             schema: Schema::current(),
         }
@@ -239,6 +241,14 @@ impl PostgresOptions {
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Whether to open only a store that this call makes; not by default. Of two that make one at once, one
+    /// gets `AlreadyExists`.
+    #[must_use]
+    pub fn only_new(mut self, only_new: bool) -> Self {
+        self.only_new = only_new;
         self
     }
 

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::ErrorKind;
-use ghostwire_store_postgres::{Durability, Password, PostgresOptions};
+use ghostwire_store_postgres::{Durability, Password, PostgresBackend, PostgresOptions};
 
 use crate::support::{
     STORE, commit, open, options, own_server, refused, shared_server, store_next,
@@ -30,6 +30,23 @@ async fn two_that_make_a_store_at_once_find_the_same_one() {
         backend.close().await.unwrap();
         assert_eq!(*backend.head().await.unwrap_err().kind(), ErrorKind::Unavailable);
     }
+}
+
+#[tokio::test]
+async fn of_two_that_make_only_a_new_store_one_is_told_that_it_is_there() {
+    let (server, database) = shared_server().await;
+    let make = || PostgresBackend::open(options(server, database.name()).only_new(true));
+    let (one, two) = tokio::join!(make(), make());
+    let refused = match (one, two) {
+        (Ok(made), Err(error)) | (Err(error), Ok(made)) => {
+            store_next(&made, 1).await.unwrap();
+            error
+        }
+        both => panic!("{both:?}"),
+    };
+    assert_eq!(*refused.kind(), ErrorKind::AlreadyExists { constraint: "schema" }, "{refused}");
+    let late = make().await.unwrap_err();
+    assert_eq!(*late.kind(), ErrorKind::AlreadyExists { constraint: "schema" }, "{late}");
 }
 
 #[tokio::test]
