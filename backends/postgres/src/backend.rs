@@ -176,7 +176,8 @@ async fn look(options: &PostgresOptions) -> Result<Opened> {
             let genesis = Head::genesis(options.store, options.schema);
             let change = Change::Create(genesis, options.schema);
             let making = change.make(&mut connection, namespace);
-            created = match within(to_commit, ErrorKind::Unavailable, making).await {
+            let made = within(to_commit, ErrorKind::Unavailable, making).await;
+            created = match made {
                 Ok(created) => Some(created),
                 // It may have been made, and the answer lost: what is there tells.
                 Err(error) if *error.kind() == ErrorKind::Unavailable => {
@@ -240,6 +241,9 @@ impl Change {
                 }
             },
             Self::Migrate(target) => {
+                // As a commit does, first: it has its tables locked while it waits for the row of the head.
+                // Whoever has this lock meets no commit any more.
+                layout::lock_head(connection, namespace).await?;
                 let head = head_on(connection, namespace, true, During::Read).await;
                 let head = head.map_err(|failure| failure.error)??;
                 if target.steps_from(head.head.schema)?.is_empty() {

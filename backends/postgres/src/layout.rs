@@ -87,6 +87,12 @@ pub(crate) async fn create(
     read(connection, &sql, &params).await.map(drop)
 }
 
+/// Has nobody else read or write the table of the head until the transaction ends.
+pub(crate) async fn lock_head(connection: &mut PgConnection, namespace: &str) -> Result<()> {
+    let sql = format!("LOCK TABLE \"{namespace}\".\"{META}\" IN ACCESS EXCLUSIVE MODE");
+    change(connection, &sql).await
+}
+
 /// Carries the tables from version `from` to `schema`, and the head with them; to be called in a
 /// transaction that has the head locked.
 pub(crate) async fn carry_forward(

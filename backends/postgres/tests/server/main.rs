@@ -12,6 +12,7 @@ mod access;
 mod altered;
 mod following;
 mod lost;
+mod migrated;
 mod refused;
 mod standing;
 mod support;
