@@ -158,9 +158,9 @@ fn is_queue_full(error: &Error) -> bool {
 
 /// Connects, checks the server, and finds the store or makes it, each within the time that it may take.
 async fn look(options: &PostgresOptions) -> Result<Opened> {
-    let connect_options = options.connect_options()?;
+    let (connect_options, guard) = (options.connect_options()?, options.guard());
     let Deadlines { connect: to_connect, read: to_read, commit: to_commit } = options.deadlines;
-    let mut connection = connect(&connect_options, to_connect).await?;
+    let mut connection = connect(&connect_options, guard.as_ref(), to_connect).await?;
     let namespace = &options.schema_name;
     let asking = async {
         let facts = facts(&mut connection).await?;
@@ -181,7 +181,7 @@ async fn look(options: &PostgresOptions) -> Result<Opened> {
                 Ok(created) => Some(created),
                 // It may have been made, and the answer lost: what is there tells.
                 Err(error) if *error.kind() == ErrorKind::Unavailable => {
-                    let again = connect(&connect_options, to_connect).await;
+                    let again = connect(&connect_options, guard.as_ref(), to_connect).await;
                     connection = again.map_err(|_| error.clone())?;
                     let holds = layout::holds(&mut connection, namespace);
                     match within(to_read, ErrorKind::Unavailable, holds).await {

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, raw_sql};
 
 use crate::errors::{Failure, in_connecting, in_read};
+use crate::guard::Guard;
 use crate::settings::Durability;
 use crate::sqlstate::During;
 use crate::wire::{Param, arguments, boolean_at, integer_at, text_at};
@@ -136,9 +137,13 @@ pub(crate) fn forgetful(setting: &'static str, value: &str) -> Error {
 /// Makes a connection, within the deadline.
 pub(crate) async fn connect(
     options: &PgConnectOptions,
+    guard: Option<&Guard>,
     deadline: Duration,
 ) -> Result<PgConnection> {
     let connect = async {
+        if let Some(guard) = guard {
+            guard.check(deadline).await?;
+        }
         let mut connection = options.connect().await.map_err(|error| in_connecting(&error))?;
         set_up(&mut connection).await?;
         Ok(connection)

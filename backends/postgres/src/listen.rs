@@ -62,6 +62,9 @@ impl Listener {
     async fn start(options: &PostgresOptions, channel: &str, at_most: Duration) -> Result<Self> {
         // Whoever waits wants to look for himself meanwhile.
         let deadline = options.deadlines.connect.min(at_most.max(PATIENCE));
+        if let Some(guard) = options.listen_guard() {
+            guard.check(deadline).await?;
+        }
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(deadline)

@@ -19,6 +19,7 @@ use tracing::Instrument;
 
 use crate::connection::{connect, facts, forgetful, query, read, set_up};
 use crate::errors::in_read;
+use crate::guard::Guard;
 use crate::head::StoredHead;
 use crate::listen::{Listening, Notifier};
 use crate::settings::{Durability, PoolOptions, PostgresOptions};
@@ -111,6 +112,8 @@ impl Committing {
 pub(crate) struct Server {
     pub(crate) options: PostgresOptions,
     pub(crate) connect_options: PgConnectOptions,
+    /// Looks before each connection is made.
+    guard: Option<Guard>,
     pool: PgPool,
     pub(crate) committing: tokio::sync::Mutex<Committing>,
     shapes: RwLock<Arc<Shapes>>,
@@ -137,11 +140,13 @@ impl Server {
     /// To be called on the runtime that is to have the connections.
     pub(crate) fn new(options: PostgresOptions, shapes: Shapes) -> Result<Self> {
         let connect_options = options.connect_options()?;
+        let guard = options.guard();
         let pool = make_pool(&options, connect_options.clone());
         let notifier = Notifier::of(&options);
         Ok(Self {
             options,
             connect_options,
+            guard,
             pool,
             committing: tokio::sync::Mutex::default(),
             shapes: RwLock::new(Arc::new(shapes)),
@@ -210,16 +215,33 @@ impl Server {
         self.require_open()?;
         let since = Instant::now();
         let waiting = Waiting::begin(&self.pending);
-        let acquired = self.pool.acquire().await;
+        let acquired = self.acquire().await;
         drop(waiting);
         self.tell(|observer| observer.waited(since.elapsed()));
-        let connection = acquired.map_err(|error| {
+        let connection = acquired?.map_err(|error| {
             if matches!(error, sqlx::Error::PoolTimedOut) {
                 self.timeouts.fetch_add(1, Ordering::Relaxed);
             }
             in_read(&error)
         })?;
         Ok(Lease { server: self, connection: Some(connection), since: Instant::now() })
+    }
+
+    /// A connection of the pool, which makes one only after a look who is there.
+    async fn acquire(&self) -> Result<Result<PoolConnection<Postgres>, sqlx::Error>> {
+        if let Some(guard) = &self.guard {
+            while let Some(mut idle) = self.pool.try_acquire() {
+                if idle.ping().await.is_ok() {
+                    return Ok(Ok(idle));
+                }
+                drop(idle.detach());
+            }
+            // There may be none because all are in use, and then none is made.
+            if self.pool.size() < self.options.pool.max {
+                guard.check(self.options.deadlines.connect).await?;
+            }
+        }
+        Ok(self.pool.acquire().await)
     }
 
     /// Runs one statement that reads, in a transaction of its own, within the deadline.
@@ -274,7 +296,8 @@ impl Server {
     pub(crate) async fn connect(&self) -> Result<PgConnection> {
         self.require_open()?;
         let since = Instant::now();
-        let made = connect(&self.connect_options, self.options.deadlines.connect).await?;
+        let deadline = self.options.deadlines.connect;
+        let made = connect(&self.connect_options, self.guard.as_ref(), deadline).await?;
         self.tell(|observer| observer.created(since.elapsed()));
         Ok(made)
     }
@@ -331,7 +354,8 @@ fn make_pool(options: &PostgresOptions, connect: PgConnectOptions) -> PgPool {
     // Of several processes that begin at once, not all end their connections at once.
     let jitter = f64::from(rand_percent()) / 1000.0;
     PgPoolOptions::new()
-        .min_connections(min)
+        // The pool keeps them by itself, and asks nobody.
+        .min_connections(if options.guard().is_some() { 0 } else { min })
         .max_connections(max)
         .acquire_timeout(options.deadlines.connect)
         .idle_timeout(idle)

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::guard::Guard;
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Deadlines;
@@ -331,6 +332,24 @@ impl PostgresOptions {
         self.options_for(host, port)
     }
 
+    /// What looks who asks for the password, where anybody could.
+    pub(crate) fn guard(&self) -> Option<Guard> {
+        self.guard_for(&self.host, self.port)
+    }
+
+    /// The same for the connection that listens.
+    pub(crate) fn listen_guard(&self) -> Option<Guard> {
+        let (host, port) =
+            self.listen.as_ref().map_or((&self.host, self.port), |(host, port)| (host, *port));
+        self.guard_for(host, port)
+    }
+
+    fn guard_for(&self, host: &str, port: u16) -> Option<Guard> {
+        let is_plain = self.tls.unwrap_or_else(|| default_tls(host)) == Tls::Off;
+        let is_exposed = is_plain && !is_socket(host) && self.password.is_some();
+        is_exposed.then(|| Guard::new(host, port, &self.user, &self.database))
+    }
+
     fn options_for(&self, host: &str, port: u16) -> Result<PgConnectOptions> {
         check_variables(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))?;
         if let Some(path) = &self.root_certificate {
@@ -524,6 +543,20 @@ mod tests {
         check_variables(|name| name == "PGSSLCERT").unwrap();
         let error = check_variables(|name| name == "PGOPTIONS").unwrap_err();
         assert!(error.to_string().contains("PGOPTIONS"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_guarded_where_neither_tls_nor_a_directory_does_it() {
+        let secret = |host: &str| options(host).password(Some(Password::new("secret").unwrap()));
+        for host in ["127.0.0.1", "localhost", "::1"] {
+            assert!(secret(host).guard().is_some(), "{host}");
+            assert!(options(host).guard().is_none(), "{host}: no password");
+            assert!(secret(host).tls(Some(Tls::VerifyFull)).guard().is_none(), "{host}");
+        }
+        assert!(secret("/run/postgresql").guard().is_none());
+        assert!(secret("db.example").guard().is_none());
+        let listens = secret("db.example").listen("127.0.0.1", 5432);
+        assert!(listens.guard().is_none() && listens.listen_guard().is_some());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Who may connect, how the way there is protected, and what of it is ever shown.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ghostwire_postgres_server::{Authority, Options, Server};
@@ -106,6 +107,33 @@ async fn tls_is_verified_and_passwords_go_by_scram() {
     let error = refused(full().root_certificate(Some(missing))).await;
     assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains("missing.pem"), "{error}");
+}
+
+/// Who has the port of a server that is down, and asks for the password.
+#[tokio::test]
+async fn whoever_asks_for_the_password_itself_is_not_told_it() {
+    for question in [&b"R\0\0\0\x08\0\0\0\x03"[..], b"R\0\0\0\x0c\0\0\0\x05salt"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asking = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(question).unwrap();
+            let mut heard = Vec::new();
+            let _ = stream.read_to_end(&mut heard);
+            heard
+        });
+        let options = PostgresOptions::new("127.0.0.1", "net", "control", STORE)
+            .port(port)
+            .password(Some(Password::new("planted").unwrap()));
+        let error = refused(options).await;
+        assert_eq!(*error.kind(), ErrorKind::PermissionDenied, "{error}");
+        assert!(error.to_string().contains("SCRAM"), "{error}");
+        let heard = String::from_utf8_lossy(&asking.join().unwrap()).into_owned();
+        assert!(heard.contains("control"), "it was asked: {heard:?}");
+        assert!(!heard.contains("planted"), "{heard:?}");
+        // Nor its hash: after the first message nothing was sent.
+        assert!(heard.ends_with("net\0\0"), "{heard:?}");
+    }
 }
 
 #[tokio::test]
