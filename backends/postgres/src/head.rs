@@ -119,9 +119,9 @@ pub(crate) fn selection(table: &str) -> String {
     )
 }
 
-/// The query for the row.
+/// The query for the row: by its key, since old versions of it may fill many pages.
 pub(crate) fn select(schema: &str) -> String {
-    format!("SELECT {} FROM \"{schema}\".\"{META}\" AS m", selection("m"))
+    format!("SELECT {} FROM \"{schema}\".\"{META}\" AS m WHERE m.\"one\"", selection("m"))
 }
 
 fn values(head: &Head, revision: u64) -> Vec<Param> {
