@@ -255,8 +255,8 @@ impl Change {
         Ok(true)
     }
 
-    /// Makes it in a transaction. Whoever waits for a lock for too long lets others go first, and tries
-    /// again.
+    /// Makes it in a transaction. A lock that is not had in time is given up, so that those who wait behind
+    /// it go on, and is tried for again.
     async fn make(&self, connection: &mut PgConnection, namespace: &str) -> Result<bool> {
         let mut last = Error::new(ErrorKind::Busy, "somebody else changes the tables");
         for _ in 0..layout::ATTEMPTS {

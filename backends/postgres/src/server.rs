@@ -351,7 +351,7 @@ pub(crate) async fn within<T>(
 
 fn make_pool(options: &PostgresOptions, connect: PgConnectOptions) -> PgPool {
     let PoolOptions { min, max, idle, lifetime } = options.pool;
-    // Of several processes that begin at once, not all end their connections at once.
+    // Processes that begin together do not renew their connections together.
     let jitter = f64::from(rand_percent()) / 1000.0;
     PgPoolOptions::new()
         // The pool keeps them by itself, and asks nobody.

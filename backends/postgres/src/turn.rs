@@ -43,7 +43,8 @@ pub(crate) async fn take(server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// `Ok` with an error if it is the last word.
+/// Takes the turn on this connection. An inner error is the server's answer; an outer one may be the
+/// connection's, and another connection may do.
 async fn begin(mut connection: PgConnection, namespace: &str) -> Result<Result<Turn>> {
     match lock_head_within(&mut connection, namespace, BEGIN).await? {
         Some(known) => Ok(Ok(Turn { connection, known })),
