@@ -1,7 +1,7 @@
 //! The backend itself: opening, committing, reading, migrating, closing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
@@ -26,6 +26,9 @@ use crate::verify::verify;
 use crate::wire::{boolean_at, count_at};
 use crate::{NAME, PostgresOptions, blocks, turn};
 
+/// Clocks that differ by more are worth a warning.
+const TOLERABLE_MS: u64 = 1000;
+
 /// A store in a PostgreSQL database.
 #[derive(Debug)]
 pub struct PostgresBackend {
@@ -44,6 +47,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What opening found.
 struct Opened {
+    /// By how much the server's clock is ahead of this machine's.
+    clock_ahead_ms: i64,
     shapes: Shapes,
     head: StoredHead,
     created: bool,
@@ -75,7 +80,7 @@ impl PostgresBackend {
         let runtime = OwnRuntime::start()?;
         let wanted = options.clone();
         let found = runtime.run(async move { look(&wanted).await }).await?;
-        let Opened { shapes, head, created, engine, durable } = found;
+        let Opened { clock_ahead_ms, shapes, head, created, engine, durable } = found;
         let server = async move { Server::new(options, shapes).map(Arc::new) };
         let server = runtime.run(server).await?;
         tracing::debug!(
@@ -84,8 +89,18 @@ impl PostgresBackend {
             serial = head.head.serial.get(),
             schema = head.head.schema.version,
             created,
+            clock_ahead_ms,
             "opened"
         );
+        if clock_ahead_ms.unsigned_abs() > TOLERABLE_MS {
+            tracing::warn!(
+                db.system.name = NAME,
+                database = server.options.location(),
+                clock_ahead_ms,
+                "the database server's clock and this machine's differ; a process whose clock is ahead by more \
+                 than max_clock_ahead_ms cannot write"
+            );
+        }
         Ok(Self { server, runtime, engine, durable, counters: Mutex::default() })
     }
 
@@ -200,12 +215,14 @@ async fn look(options: &PostgresOptions) -> Result<Opened> {
         }
     }
     let reading = async {
+        let asked = SystemTime::now();
         let head = head_on(&mut connection, namespace, false, During::Read).await;
         let head = head.map_err(|failure| failure.error)??;
+        let clock_ahead_ms = head.clock_ahead_ms(asked, SystemTime::now());
         let shapes = layout::check(&mut connection, namespace, head.head.schema).await?;
-        Ok((head, shapes))
+        Ok((head, clock_ahead_ms, shapes))
     };
-    let (head, shapes) = within(to_read, ErrorKind::Unavailable, reading).await?;
+    let (head, clock_ahead_ms, shapes) = within(to_read, ErrorKind::Unavailable, reading).await?;
     let created = created.unwrap_or(head.head.store == options.store);
     if options.only_new && !created {
         return Err(Error::new(
@@ -214,6 +231,7 @@ async fn look(options: &PostgresOptions) -> Result<Opened> {
         ));
     }
     Ok(Opened {
+        clock_ahead_ms,
         shapes,
         head,
         created,

@@ -1,5 +1,7 @@
 //! The table that tells where the store stands, in one row, and that every commit changes.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use ghostwire_store_core::backend::{Commit, Head};
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::domain::{
@@ -310,6 +312,18 @@ impl StoredHead {
                 .with("planned_on", commit.revision.unwrap_or(0))
                 .with("revision", self.revision)),
         }
+    }
+
+    /// How far the server's clock was ahead of this machine's, in milliseconds, if the row was asked for at
+    /// the first of these moments and there by the second.
+    pub(crate) fn clock_ahead_ms(&self, asked: SystemTime, answered: SystemTime) -> i64 {
+        let micros = |at: SystemTime| {
+            let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+        };
+        let (asked, answered) = (micros(asked), micros(answered));
+        let middle = asked + answered.saturating_sub(asked) / 2;
+        self.clock.saturating_sub(middle) / 1000
     }
 
     /// Why the row would not be changed, though it is what was expected.
