@@ -241,7 +241,14 @@ impl Server {
                 guard.check(self.options.deadlines.connect).await?;
             }
         }
-        Ok(self.pool.acquire().await)
+        match self.pool.acquire().await {
+            // The pool tries for as long as it may, and does not say why in vain.
+            Err(sqlx::Error::PoolTimedOut) if self.pool.size() < self.options.pool.max => {
+                self.connect().await.map(drop)?;
+                Ok(Err(sqlx::Error::PoolTimedOut))
+            }
+            acquired => Ok(acquired),
+        }
     }
 
     /// Runs one statement that reads, in a transaction of its own, within the deadline.
@@ -361,6 +368,11 @@ fn make_pool(options: &PostgresOptions, connect: PgConnectOptions) -> PgPool {
         .idle_timeout(idle)
         .max_lifetime(lifetime.mul_f64(1.0 - jitter))
         .test_before_acquire(true)
+        // Those of one process do not either: each is renewed by chance, the likelier the older it is.
+        .before_acquire(move |_, found| {
+            let renewed_at = lifetime.mul_f64(0.9 - f64::from(rand_percent()) / 1000.0);
+            Box::pin(async move { Ok(found.age < renewed_at) })
+        })
         .after_connect(|connection, _| {
             Box::pin(async move {
                 set_up(connection).await.map_err(|error| sqlx::Error::Protocol(error.to_string()))

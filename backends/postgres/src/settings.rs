@@ -80,7 +80,8 @@ pub struct PoolOptions {
     pub max: u32,
     /// For how long one may be unused.
     pub idle: Duration,
-    /// For how long one is used; each backend takes up to a tenth less, so that not all end at once.
+    /// For how long one is used at most. It is renewed by chance before that, from four fifths on, so that not
+    /// all end at once.
     pub lifetime: Duration,
 }
 
