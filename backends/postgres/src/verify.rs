@@ -46,7 +46,12 @@ impl Server {
             Some((shape, (sql, params))) => {
                 let order = shape.order("r", scan.reverse);
                 let stand = stand.replace("{}", ", r.*");
-                (format!("{stand} LEFT JOIN ({sql}) AS r ON true WHERE m.\"one\" ORDER BY {order}"), params)
+                (
+                    format!(
+                        "{stand} LEFT JOIN ({sql}) AS r ON true WHERE m.\"one\" ORDER BY {order}"
+                    ),
+                    params,
+                )
             }
         };
         let rows = self.read(&sql, &params).await?;

@@ -1,7 +1,9 @@
 //! What is not opened, and how it is said.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 
+use ghostwire_postgres_server::Server;
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::ErrorKind;
@@ -204,6 +206,51 @@ async fn a_url_in_the_place_of_a_host_is_not_repeated() {
         assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{text}");
         assert!(!text.contains("planted") && !text.contains("db.example"), "{text}");
     }
+}
+
+/// Passes one connection after the other on, and has the server say that it is another version.
+fn say(server: &Server, version: [i64; 2]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let target = (server.host().to_owned(), server.port());
+    let [found, said] = version.map(i64::to_be_bytes);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut server) =
+                (client.unwrap(), TcpStream::connect((target.0.as_str(), target.1)).unwrap());
+            let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut up, &mut down);
+                let _ = down.shutdown(Shutdown::Both);
+            });
+            std::thread::spawn(move || {
+                let mut bytes = [0; 65536];
+                while let Ok(count @ 1..) = server.read(&mut bytes) {
+                    let part = &mut bytes[..count];
+                    if let Some(at) = part.windows(8).position(|window| window == found) {
+                        part[at..at + 8].copy_from_slice(&said);
+                    }
+                    if client.write_all(part).is_err() {
+                        break;
+                    }
+                }
+                let _ = client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused() {
+    let (server, database) = shared_server().await;
+    let number = server.sql("postgres", "SHOW server_version_num").await.unwrap();
+    let number: i64 = number[0][0].as_ref().unwrap().parse().unwrap();
+    let says = |version| options(server, database.name()).port(say(server, [number, version]));
+    let error = refused(says(140_023)).await;
+    assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("too old"), "{error}");
+    open(says(150_000)).await.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ghostwire_postgres_server::{Direction, Proxy, Server};
-use ghostwire_store_core::backend::Backend;
-use ghostwire_store_core::domain::NewUser;
+use ghostwire_store_core::backend::{Backend, Commit};
+use ghostwire_store_core::block::{ChangeKind, RowChange};
+use ghostwire_store_core::domain::{
+    EndpointList, NewUser, NodeId, Presence, SessionNumber, Timestamp,
+};
 use ghostwire_store_core::error::ErrorKind;
 use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_core::open as open_store;
@@ -13,8 +16,9 @@ use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_postgres::PostgresBackend;
 
 use crate::support::{
-    commit, open, options, own_server, refused, shared_server, store_next, through,
+    commit, entry, open, options, own_server, refused, shared_server, store_next, through,
 };
+use crate::vanished::until;
 
 /// How far a store was made does not matter: it is there as a whole, or not at all.
 #[tokio::test(flavor = "multi_thread")]
@@ -55,6 +59,49 @@ async fn a_server_that_is_killed_while_a_store_is_made_has_a_whole_one_or_none()
         store_next(&backend, 1).await.unwrap();
         backend.verify().await.unwrap();
         backend.close().await.unwrap();
+    }
+}
+
+/// Versions of rows that are written anew all the time stay in their pages, and no index grows.
+#[tokio::test]
+async fn what_is_written_most_often_is_written_in_its_page() {
+    const COMMITS: u8 = 200;
+    let (server, database) = shared_server().await;
+    let backend = open(options(server, database.name())).await;
+    let mut head = store_next(&backend, 1).await.unwrap();
+    for number in 0..COMMITS {
+        // Twenty nodes, which fill some of a page.
+        let rows = (0..20).map(|node| {
+            let presence = Presence {
+                node: NodeId::from_bytes([node; 16]),
+                session: SessionNumber::new(number.into()).unwrap(),
+                online: true,
+                last_seen: Some(Timestamp::from_secs(1_700_000_000 + i64::from(number)).unwrap()),
+                endpoints: EndpointList::default(),
+                absent_since: None,
+                instance: None,
+            };
+            RowChange::put(ChangeKind::Updated, &presence)
+        });
+        let heartbeat = Commit { rows: rows.collect(), ..entry(&head, number) };
+        backend.commit(&heartbeat).await.unwrap();
+        head = head.after(&heartbeat).unwrap();
+    }
+    // What it counts a session tells when it ends.
+    backend.close().await.unwrap();
+    for (table, updates) in [("presence", 20 * 199), ("ghostwire_meta", 200)] {
+        let counted = format!(
+            "(SELECT n_tup_upd >= {updates} FROM pg_stat_user_tables WHERE relname = '{table}')"
+        );
+        until(server, database.name(), &counted).await;
+        let sql = format!(
+            "SELECT n_tup_upd - n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE relname = '{table}'"
+        );
+        let found = server.sql(database.name(), &sql).await.unwrap();
+        let [elsewhere, all] =
+            [0, 1].map(|at| found[0][at].as_ref().unwrap().parse::<u64>().unwrap());
+        println!("{table}: {elsewhere} of {all} updates went to another page");
+        assert!(elsewhere * 10 <= all, "{table}: {elsewhere} of {all}");
     }
 }
 
