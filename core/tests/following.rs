@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +35,9 @@ struct Far {
     /// Says that somebody committed.
     heard: Notify,
     deaf: bool,
+    /// It is a copy that may lag behind.
+    lags: AtomicBool,
+    lagging: AtomicU64,
 }
 
 impl Far {
@@ -46,6 +49,8 @@ impl Far {
             answers: None,
             heard: Notify::new(),
             deaf: false,
+            lags: AtomicBool::new(false),
+            lagging: AtomicU64::new(0),
         }
     }
 }
@@ -60,11 +65,16 @@ impl Layer for Far {
         self.heads.fetch_add(1, Ordering::SeqCst);
         self.clock.advance(SECOND);
         let head = self.inner.head().await?;
+        self.lagging.fetch_add(self.lags.load(Ordering::SeqCst).into(), Ordering::SeqCst);
         if let Some(answers) = &self.answers {
             answers.acquire().await.unwrap().forget();
         }
         self.clock.advance(SECOND);
         Ok(head)
+    }
+
+    fn lagging_answers(&self) -> u64 {
+        self.lagging.load(Ordering::SeqCst)
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
@@ -115,6 +125,27 @@ async fn a_view_is_never_older_than_it_says() {
     assert_eq!(fresh.age(), 2 * SECOND);
     store.metrics().prune(Timestamp::MAX).await.unwrap();
     assert!(store.view().age() <= 4 * SECOND);
+}
+
+#[tokio::test]
+async fn what_may_lag_behind_feeds_a_view_and_does_not_make_it_fresh() {
+    let memory = memory();
+    let far = Arc::new(Far::new(&memory));
+    let store = open(far.clone(), options(&far)).await.unwrap();
+    let other = open(Arc::new(memory.clone()), StoreOptions::default()).await.unwrap();
+    let age = store.fresh_view().await.unwrap().age();
+    far.lags.store(true, Ordering::SeqCst);
+    let since = far.clock.elapsed();
+    for (count, name) in (1..).zip(["alice", "bob"]) {
+        create(&other, name).await;
+        let error = store.fresh_view().await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(store.view().users().len(), count);
+        assert!(store.view().age() >= far.clock.elapsed() - since, "since {age:?}");
+    }
+    far.lags.store(false, Ordering::SeqCst);
+    let fresh = store.fresh_view().await.unwrap();
+    assert!(fresh.age() <= 4 * SECOND, "{:?}", fresh.age());
 }
 
 #[tokio::test]

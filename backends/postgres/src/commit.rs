@@ -11,7 +11,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use sqlx::postgres::PgConnection;
 
 use crate::blocks;
-use crate::connection::{query, run};
+use crate::connection::{BEGIN, query, run};
 use crate::errors::Failure;
 use crate::head::{StoredHead, UPDATE_PARAMS, update};
 use crate::listen::Notifier;
@@ -189,7 +189,7 @@ impl Prepared {
         }
         // Until COMMIT is sent nothing can be stored, whatever happens.
         if !within {
-            run(connection, "BEGIN", During::Read).await?;
+            run(connection, BEGIN, During::Read).await?;
         }
         let params = known.to(next, self.time(), ahead);
         let moved = query(connection, &update(namespace), &params, During::Read).await?;
@@ -216,6 +216,7 @@ impl Prepared {
 /// not.
 pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored> {
     server.require_open()?;
+    server.require_durable()?;
     let mut committing = server.committing.lock().await;
     if let Some(turn) = committing.turn.take()
         && let Some(stored) = turn::store(server, &mut committing, turn, prepared).await?
@@ -226,7 +227,7 @@ pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored
     for _ in 0..ATTEMPTS {
         let mut connection = match committing.connection.take() {
             Some(connection) => connection,
-            None => server.connect().await?,
+            None => server.connect_to_write().await?,
         };
         let cached = committing.known.take();
         let was_cached = cached.is_some();
@@ -245,7 +246,7 @@ pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored
             committing.connection = Some(connection);
             return Ok(Stored::OtherSchema);
         }
-        let next = known.require_known().and_then(|()| known.head.after(&prepared.commit));
+        let next = known.require_known().and_then(|()| known.after(&prepared.commit));
         let next = match next {
             Ok(next) => next,
             // Others may have changed it since.

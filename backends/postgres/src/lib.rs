@@ -24,6 +24,7 @@ mod blocks;
 mod commit;
 mod connection;
 mod errors;
+mod guard;
 mod head;
 mod layout;
 mod listen;

@@ -1,6 +1,7 @@
 //! What PostgreSQL's error codes mean: <https://www.postgresql.org/docs/15/errcodes-appendix.html>.
 
 use ghostwire_store_core::error::ErrorKind;
+use sqlx::postgres::PgSeverity;
 
 /// When the server gave the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,18 @@ pub(crate) enum Verdict {
     Unknown,
 }
 
+/// The meaning of an error. One that ends the session may come after the record of the commit was written,
+/// whatever its code says.
+pub(crate) fn judge(severity: Option<PgSeverity>, code: &str, during: During) -> Verdict {
+    let ends_session = matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic));
+    match during {
+        During::Commit if ends_session => Verdict::Unknown,
+        _ => verdict(code, during),
+    }
+}
+
 /// The meaning of a code, five letters and digits.
-pub(crate) fn verdict(code: &str, during: During) -> Verdict {
+fn verdict(code: &str, during: During) -> Verdict {
     use ErrorKind::{
         Busy, Corrupt, Exhausted, InvalidArgument, NotFound, PermissionDenied, Unavailable,
         Unexpected,
@@ -121,6 +132,28 @@ mod tests {
         for code in ["40003", "08000", "08003", "08006", "57P01", "57P02", "25P03"] {
             assert_eq!(verdict(code, During::Commit), Verdict::Unknown, "{code}");
             assert_eq!(kind(code, During::Read), ErrorKind::Unavailable, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_ends_the_session_leaves_a_commit_open_whatever_its_code() {
+        for code in ["53100", "58030", "53200", "XX000", "40001", "26000", "57P03", "23505"] {
+            for severity in [PgSeverity::Fatal, PgSeverity::Panic] {
+                let judged = judge(Some(severity), code, During::Commit);
+                assert_eq!(judged, Verdict::Unknown, "{code}");
+                for during in [During::Read, During::Connecting] {
+                    assert_eq!(
+                        judge(Some(severity), code, during),
+                        verdict(code, during),
+                        "{code}"
+                    );
+                }
+            }
+            for severity in [Some(PgSeverity::Error), None] {
+                let judged = judge(severity, code, During::Commit);
+                assert_eq!(judged, verdict(code, During::Commit), "{code}");
+                assert_ne!(judged, Verdict::Unknown, "{code}");
+            }
         }
     }
 

@@ -26,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::consumers::{Consumers, Entered};
 use crate::observe::spans;
 use crate::options::Materialize;
+use crate::schema::Table;
 use crate::state::State;
 use crate::view::Published;
 
@@ -367,10 +368,19 @@ impl Writer {
         Ok(())
     }
 
+    /// Reads who follows. What is then written of them is in conflict if somebody else stored something
+    /// since: that another process moved one is not seen in the position.
     pub(super) async fn read_consumers(&mut self) -> Result<()> {
+        self.consumers_revision = self.backend.revision().await?;
         let head = self.backend.head().await?;
         self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         Ok(())
+    }
+
+    /// What a commit has to find, if it writes of consumers.
+    pub(super) fn revision_for(&self, commit: &Commit) -> Option<u64> {
+        let of_consumers = commit.rows.iter().any(|row| row.table == Table::Consumers);
+        self.consumers_revision.filter(|_| of_consumers)
     }
 
     /// Up to where a commit may purge blocks, which perhaps advances the checkpoint.
@@ -419,6 +429,7 @@ impl Writer {
         commit.block = encoded;
         commit.rows = rows;
         let entered = self.consumers.enter(&mut commit, &series, before);
+        commit.revision = self.revision_for(&commit);
         let points = series.len();
         commit.rows.extend(series);
         let batch_span = spans::batch(callers.spans(), callers.len());

@@ -163,6 +163,8 @@ pub(crate) struct Writer {
     sequences: HashMap<WriterId, u64>,
     checkpointer: Checkpointer,
     consumers: Consumers,
+    /// What the backend counted before they were last read, where others move them, too.
+    consumers_revision: Option<u64>,
     /// The store that was opened, and the epoch in which this may write to it.
     identity: Identity,
     epoch: Epoch,
@@ -233,6 +235,7 @@ impl Writer {
             sequences: found.sequences,
             checkpointer: found.checkpointer,
             consumers: found.consumers,
+            consumers_revision: None,
             identity: Identity::of(&found.head),
             epoch: found.head.epoch,
             fenced: None,

@@ -1,6 +1,6 @@
 //! How a commit ended, and catching up with what other processes committed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::in_flight::uninterrupted;
 use super::observing::store;
@@ -240,7 +240,13 @@ impl Writer {
     pub(super) async fn catch_up_after_conflict(&mut self) -> Result<()> {
         let known = self.state().position();
         self.catch_up().await?;
-        if self.state().position() == known { self.reopen().await } else { Ok(()) }
+        if self.state().position() != known {
+            return Ok(());
+        }
+        if self.consumers_revision.is_some() {
+            self.read_consumers().await?;
+        }
+        self.reopen().await
     }
 
     /// Answers those who wait for a position that others have come to. A commit in flight finds out by
@@ -287,8 +293,9 @@ impl Writer {
     }
 
     async fn follow_blocks(&mut self) -> Result<()> {
-        let asked_at = self.elapsed();
+        let (asked_at, lagging) = (self.elapsed(), self.backend.lagging_answers());
         let head = self.backend.head().await?;
+        let fresh_at = self.fresh_at(asked_at, lagging);
         self.check_head(&head)?;
         self.watch_epoch(&head);
         let published = self.shared.published.load_full();
@@ -326,23 +333,29 @@ impl Writer {
             self.sequences = loader::read_sequences(self.backend.as_ref()).await?;
             self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         }
-        self.publish_state(state, audit, asked_at);
+        self.publish_state(state, audit, fresh_at);
         Ok(())
     }
 
+    /// When what was asked for at a moment was the newest state: no moment at all if it may have been old.
+    fn fresh_at(&self, asked_at: Duration, lagging: u64) -> Duration {
+        if self.backend.lagging_answers() == lagging { asked_at } else { Duration::ZERO }
+    }
+
     async fn load_anew(&mut self) -> Result<()> {
-        let asked_at = self.elapsed();
+        let (asked_at, lagging) = (self.elapsed(), self.backend.lagging_answers());
         let retain = self.options.retain_block_bytes;
         let writes_in = self.refusal().is_none().then_some(self.epoch);
         let entropy = self.entropy.as_ref();
         let loaded =
             loader::load(&self.backend, entropy, retain, writes_in, &LoadProgress::default())
                 .await?;
+        let fresh_at = self.fresh_at(asked_at, lagging);
         self.check_head(&loaded.found.head)?;
         let Found { checkpointer, sequences, consumers, .. } = loaded.found;
         (self.checkpointer, self.sequences, self.consumers) = (checkpointer, sequences, consumers);
         self.shared.digests.mark_all(loaded.state.serial());
-        self.publish_state(loaded.state, loaded.audit, asked_at);
+        self.publish_state(loaded.state, loaded.audit, fresh_at);
         Ok(())
     }
 }

@@ -107,6 +107,25 @@ async fn a_table_that_is_not_as_it_was_made_is_refused() {
             "quiet",
         ),
         (
+            "ALTER TABLE ghostwire.users ADD CONSTRAINT ghostwire_meta_one_check CHECK (name <> '')",
+            "ALTER TABLE ghostwire.users DROP CONSTRAINT ghostwire_meta_one_check",
+            ErrorKind::InvalidArgument,
+            "ghostwire_meta_one_check",
+        ),
+        (
+            "CREATE TABLE public.badges (of uuid CONSTRAINT has_badge REFERENCES ghostwire.users)",
+            "DROP TABLE public.badges",
+            ErrorKind::InvalidArgument,
+            "has_badge",
+        ),
+        (
+            "CREATE RULE silent AS ON DELETE TO ghostwire.users DO INSTEAD NOTHING",
+            // The catalog goes on saying that the table has rules, until it is vacuumed.
+            "DROP RULE silent ON ghostwire.users",
+            ErrorKind::Corrupt,
+            "users",
+        ),
+        (
             "ALTER TABLE ghostwire.feed RENAME TO fed",
             "ALTER TABLE ghostwire.fed RENAME TO feed",
             ErrorKind::Corrupt,
