@@ -97,7 +97,7 @@ pub(crate) async fn find(
             let mut connection = match server.connect_to_write().await {
                 Ok(connection) => connection,
                 Err(error) if *error.kind() == ErrorKind::Unsupported => {
-                    return Err(unknown().because(error));
+                    return Err(unknown().with("asking", error));
                 }
                 Err(_) => {
                     tokio::time::sleep(PAUSE).await;
@@ -123,7 +123,7 @@ pub(crate) async fn find(
                     ErrorKind::Unavailable | ErrorKind::Busy => {
                         tokio::time::sleep(PAUSE).await;
                     }
-                    _ => return Err(unknown().because(error)),
+                    _ => return Err(unknown().with("asking", error)),
                 },
             }
         }

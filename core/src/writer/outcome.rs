@@ -1,5 +1,6 @@
 //! How a commit ended, and catching up with what other processes committed.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::in_flight::uninterrupted;
@@ -274,21 +275,34 @@ impl Writer {
     /// Applies and publishes the commits that other processes made. If their blocks are gone, the store
     /// is loaded anew; meanwhile readers have the state as it was.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
-        let before = self.state().position();
-        let caught_up = self.follow_or_load_anew().await;
-        if self.state().position() != before {
-            self.turns.others_wrote(Instant::now());
-        }
-        caught_up
-    }
-
-    async fn follow_or_load_anew(&mut self) -> Result<()> {
-        match self.follow_blocks().await {
+        match self.follow().await {
             Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
                 tracing::warn!(%error, "the blocks to catch up by are gone; loading the store anew");
-                self.load_anew().await
+                let (before, asked) = (self.state().position(), Instant::now());
+                let loaded = self.load_anew().await;
+                self.note_look(before, asked, &loaded);
+                loaded
             }
             followed => followed,
+        }
+    }
+
+    /// The same, if their blocks are there.
+    ///
+    /// # Errors
+    /// `Compacted` if they are not.
+    pub(super) async fn follow(&mut self) -> Result<()> {
+        let (before, asked) = (self.state().position(), Instant::now());
+        let followed = self.follow_blocks().await;
+        self.note_look(before, asked, &followed);
+        followed
+    }
+
+    /// Somebody looked whether others have written since a position.
+    fn note_look(&mut self, before: Position, asked: Instant, looked: &Result<()>) {
+        let have_written = self.state().position() != before;
+        if have_written || looked.is_ok() {
+            self.turns.looked([asked, Instant::now()], have_written);
         }
     }
 
@@ -330,7 +344,8 @@ impl Writer {
             }
         }
         if head.position != published.state.position() {
-            self.sequences = loader::read_sequences(self.backend.as_ref()).await?;
+            // Others may have written any; those that are needed are read then.
+            (self.sequences, self.sequences_are_all) = (HashMap::new(), false);
             self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         }
         self.publish_state(state, audit, fresh_at);
@@ -354,6 +369,7 @@ impl Writer {
         self.check_head(&loaded.found.head)?;
         let Found { checkpointer, sequences, consumers, .. } = loaded.found;
         (self.checkpointer, self.sequences, self.consumers) = (checkpointer, sequences, consumers);
+        self.sequences_are_all = true;
         self.shared.digests.mark_all(loaded.state.serial());
         self.publish_state(loaded.state, loaded.audit, fresh_at);
         Ok(())

@@ -17,4 +17,5 @@ mod refused;
 mod standing;
 mod support;
 mod turns;
+mod values;
 mod vanished;

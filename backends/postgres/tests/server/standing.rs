@@ -13,6 +13,7 @@ use ghostwire_store_core::error::ErrorKind;
 use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_core::open as open_store;
 use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::schema::{Record, Table};
 use ghostwire_store_postgres::PostgresBackend;
 
 use crate::support::{
@@ -81,7 +82,8 @@ async fn what_is_written_most_often_is_written_in_its_page() {
                 absent_since: None,
                 instance: None,
             };
-            RowChange::put(ChangeKind::Updated, &presence)
+            let (table, kind) = (Table::Presence, ChangeKind::Updated);
+            RowChange { table, kind, key: presence.key(), body: Some(presence.encode()) }
         });
         let heartbeat = Commit { rows: rows.collect(), ..entry(&head, number) };
         backend.commit(&heartbeat).await.unwrap();
