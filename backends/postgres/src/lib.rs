@@ -34,6 +34,8 @@ mod settings;
 mod shape;
 mod sqlstate;
 mod turn;
+#[cfg(test)]
+mod upgraded;
 mod verify;
 mod wire;
 
