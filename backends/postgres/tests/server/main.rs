@@ -12,6 +12,7 @@ mod access;
 mod altered;
 mod following;
 mod lost;
+mod pool;
 mod refused;
 mod standing;
 mod support;
