@@ -92,11 +92,6 @@ async fn what_one_session_brings_about_is_what_its_code_means() {
         ),
         ("SET statement_timeout TO '10ms'; SELECT pg_sleep(60)", "57014", ErrorKind::Busy),
         ("SELECT repeat('four', 1000000000)", "54000", ErrorKind::Exhausted),
-        (
-            "SELECT count(pg_advisory_xact_lock(n)) FROM generate_series(1, 10000000) AS n",
-            "53200",
-            ErrorKind::Exhausted,
-        ),
         ("SELECT 'no number'::int", "22P02", ErrorKind::InvalidArgument),
         (
             "CREATE ROLE nobody_else; CREATE TABLE public.a (); SET ROLE nobody_else; SELECT FROM public.a",
@@ -115,6 +110,19 @@ async fn what_one_session_brings_about_is_what_its_code_means() {
             let clean = "DROP TABLE IF EXISTS public.a; DROP ROLE IF EXISTS nobody_else";
             server.sql(database.name(), clean).await.unwrap();
         }
+    }
+}
+
+/// Alone on its server, which does not get all of that memory back.
+#[tokio::test]
+async fn a_server_whose_memory_ran_out_says_so() {
+    let server = Options::new().own().start().await.unwrap();
+    let database = server.database().await.unwrap();
+    let lock = "SELECT count(pg_advisory_xact_lock(n)) FROM generate_series(1, 10000000) AS n";
+    let both = [connected(&server, &database).await, connected(&server, &database).await];
+    for (mut connection, during) in both.into_iter().zip([During::Commit, During::Read]) {
+        let failed = failure(&mut connection, lock, during).await;
+        assert_eq!((code(&failed), kind(&failed)), ("53200", ErrorKind::Exhausted));
     }
 }
 
