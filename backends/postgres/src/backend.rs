@@ -21,7 +21,7 @@ use crate::layout::{self, Holds};
 use crate::outcome::lock_head;
 use crate::server::{Committing, OwnRuntime, Server, head_on, within};
 use crate::shape::Shapes;
-use crate::sqlstate::During;
+use crate::sqlstate::{During, is_of_layout};
 use crate::verify::verify;
 use crate::wire::{boolean_at, count_at};
 use crate::{NAME, PostgresOptions, blocks, turn};
@@ -115,7 +115,34 @@ impl PostgresBackend {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let work = work(Arc::clone(&self.server));
-        self.runtime.run(work).await.map_err(|error| self.named(error).during(operation))
+        let outcome = match self.runtime.run(work).await {
+            Err(error) if is_about_the_layout(&error) => Err(self.explained(error).await),
+            outcome => outcome,
+        };
+        outcome.map_err(|error| self.named(error).during(operation))
+    }
+
+    /// Why a statement does not fit the tables: somebody dropped or altered them, a later release migrated
+    /// them, or they were being changed.
+    async fn explained(&self, error: Error) -> Error {
+        use ErrorKind::{Corrupt, InvalidArgument, NotFound, SchemaMismatch};
+        let server = Arc::clone(&self.server);
+        match self.runtime.run(async move { look_again(&server).await }).await {
+            Ok(()) => Error::new(
+                ErrorKind::Busy,
+                "the store's tables were being changed, and fit by now; try again",
+            )
+            .because(error.to_string()),
+            Err(found) => match found.kind() {
+                Corrupt | InvalidArgument | NotFound | SchemaMismatch { .. }
+                    if !is_about_the_layout(&found) =>
+                {
+                    found
+                }
+                // It cannot be looked at now.
+                _ => error,
+            },
+        }
     }
 
     /// An error, with the database that it is about.
@@ -295,10 +322,27 @@ impl Change {
     }
 }
 
+/// Whether a statement names what is not there.
+fn is_about_the_layout(error: &Error) -> bool {
+    let is_one = |(key, code): &(_, String)| *key == "sqlstate" && is_of_layout(code);
+    error.context().iter().any(is_one)
+}
+
 /// Reads what the tables look like by now.
 async fn look_again(server: &Server) -> Result<()> {
     let mut connection = server.connect().await?;
     let namespace = server.namespace();
+    match layout::holds(&mut connection, namespace).await? {
+        Holds::Store => {}
+        Holds::Other => return Err(layout::not_ours(namespace)),
+        Holds::Nothing { .. } => {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "the store is gone: its schema was dropped while it was open; restore the database from a \
+                 backup",
+            ));
+        }
+    }
     let head = head_on(&mut connection, namespace, false, During::Read).await;
     let head = head.map_err(|failure| failure.error)??;
     let shapes = layout::check(&mut connection, namespace, head.head.schema).await?;

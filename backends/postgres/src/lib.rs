@@ -35,6 +35,8 @@ mod settings;
 mod shape;
 mod sqlstate;
 mod turn;
+#[cfg(test)]
+mod upgraded;
 mod verify;
 mod wire;
 

@@ -358,15 +358,13 @@ pub(crate) async fn within<T>(
 
 fn make_pool(options: &PostgresOptions, connect: PgConnectOptions) -> PgPool {
     let PoolOptions { min, max, idle, lifetime } = options.pool;
-    // Processes that begin together do not renew their connections together.
-    let jitter = f64::from(rand_percent()) / 1000.0;
     PgPoolOptions::new()
         // The pool keeps them by itself, and asks nobody.
         .min_connections(if options.guard().is_some() { 0 } else { min })
         .max_connections(max)
         .acquire_timeout(options.deadlines.connect)
         .idle_timeout(idle)
-        .max_lifetime(lifetime.mul_f64(1.0 - jitter))
+        .max_lifetime(jittered(lifetime, rand_percent()))
         .test_before_acquire(true)
         // Those of one process do not either: each is renewed by chance, the likelier the older it is.
         .before_acquire(move |_, found| {
@@ -379,6 +377,11 @@ fn make_pool(options: &PostgresOptions, connect: PgConnectOptions) -> PgPool {
             })
         })
         .connect_lazy_with(connect)
+}
+
+/// Up to a tenth less: of several processes that begin at once, not all end their connections at once.
+fn jittered(lifetime: Duration, percent: u8) -> Duration {
+    lifetime.saturating_sub(lifetime / 1000 * u32::from(percent.min(100)))
 }
 
 /// 0 to 99, another one in each process.
@@ -427,5 +430,20 @@ impl Drop for Lease<'_> {
         if let Some(connection) = self.connection.take() {
             drop(connection.detach());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_processes_end_at_different_times() {
+        let lifetime = Duration::from_secs(1800);
+        assert_eq!(jittered(lifetime, 0), lifetime);
+        assert_eq!(jittered(lifetime, 50), Duration::from_secs(1710));
+        assert_eq!(jittered(lifetime, 99), Duration::from_millis(1_621_800));
+        let drawn: std::collections::BTreeSet<u8> = (0..1000).map(|_| rand_percent()).collect();
+        assert!(drawn.len() > 50 && drawn.iter().all(|percent| *percent < 100), "{drawn:?}");
     }
 }

@@ -37,6 +37,12 @@ pub(crate) fn judge(severity: Option<PgSeverity>, code: &str, during: During) ->
     }
 }
 
+/// Whether a code says that a statement does not fit the tables: there is no such table, column, function,
+/// key or schema, or it has another type.
+pub(crate) fn is_of_layout(code: &str) -> bool {
+    ["42P01", "42703", "42804", "42883", "42P10", "3F000", "42809"].contains(&code)
+}
+
 /// The meaning of a code, five letters and digits.
 fn verdict(code: &str, during: During) -> Verdict {
     use ErrorKind::{
@@ -80,9 +86,7 @@ fn verdict(code: &str, during: During) -> Verdict {
         (_, "23") => {
             Refused(Corrupt, "what is stored contradicts itself, or a constraint was added")
         }
-        ("42P01" | "42703" | "42804" | "42883" | "42P10" | "3F000" | "42809", _) => {
-            Refused(Corrupt, ALTERED)
-        }
+        (code, _) if is_of_layout(code) => Refused(Corrupt, ALTERED),
         ("42501", _) => Refused(
             PermissionDenied,
             "the role may not use the store's schema and tables; grant it what docs/postgres.md lists",

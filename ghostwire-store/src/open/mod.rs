@@ -294,7 +294,11 @@ impl<'c> Opener<'c> {
             // Its files must not stay locked.
             let _ = backend.close().await;
         }
-        opened
+        // What is wrong with a store in a file is said with its path; of others only this knows the place.
+        opened.map_err(|error| match self.config.backend.location() {
+            Some(location) => error.with("database", location),
+            None => error,
+        })
     }
 
     /// Tells what opening the configured files to write would refuse before it reads what is stored,

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ghostwire_postgres_server::{Direction, Proxy, Server};
+use ghostwire_postgres_server::{Direction, Options, Proxy, Server};
 use ghostwire_store_core::backend::{Backend, Commit, Head};
-use ghostwire_store_core::block::Serial;
-use ghostwire_store_core::domain::Timestamp;
+use ghostwire_store_core::block::{ChangeKind, RowChange, Serial};
+use ghostwire_store_core::domain::{NewUser, Timestamp, UserId, UserName};
 use ghostwire_store_core::error::{ErrorKind, Result};
 use ghostwire_store_core::layer::Deadlines;
+use ghostwire_store_core::schema::{Record, Table};
 use ghostwire_store_postgres::{Password, PostgresBackend, PostgresOptions};
 use tokio::task::JoinHandle;
 
@@ -302,4 +303,45 @@ async fn a_clock_that_is_fast_is_refused_and_others_go_on() {
     );
     assert_eq!(right.head().await.unwrap(), head);
     right.commit(&Commit { block: Some(block(&head, 2)), ..Commit::on(&head) }).await.unwrap();
+}
+
+/// A commit of many users, from this number on.
+fn many(head: &Head, first: u32) -> Commit {
+    let user = |number: u32| {
+        let name = UserName::new(format!("user-{number}")).unwrap();
+        let mut id = [0x77; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        let time = Timestamp::from_secs(1_700_000_000).unwrap();
+        let user = NewUser::local(name).created(UserId::from_bytes(id), time);
+        let (table, kind) = (Table::Users, ChangeKind::Created);
+        RowChange { table, kind, key: user.key(), body: Some(user.encode()) }
+    };
+    let rows = (first..first + 500).map(user);
+    Commit { rows: rows.collect(), ..commit(head, 1) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said_and_nothing_is_half_done() {
+    let server = Options::new().disk_mib(128).start().await.unwrap();
+    let database = server.database().await.unwrap();
+    let backend = open(options(&server, database.name())).await;
+    let mut head = store_next(&backend, 1).await.unwrap();
+    server.fill_disk().await.unwrap();
+    // What the server has set aside is used up first.
+    let mut first = 0;
+    let error = loop {
+        match backend.commit(&many(&head, first)).await {
+            Ok(()) => head = backend.head().await.unwrap(),
+            Err(error) => break error,
+        }
+        first += 500;
+        assert!(first < 1_000_000);
+    };
+    assert_eq!(*error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("53100"), "{error}");
+    assert_eq!(backend.reopen().await.unwrap(), head);
+    server.free_disk().await.unwrap();
+    backend.verify().await.unwrap();
+    backend.commit(&many(&head, first)).await.unwrap();
+    backend.verify().await.unwrap();
 }

@@ -13,6 +13,7 @@ mod altered;
 mod following;
 mod lost;
 mod migrated;
+mod pool;
 mod refused;
 mod standing;
 mod support;

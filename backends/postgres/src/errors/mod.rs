@@ -124,3 +124,6 @@ pub(crate) fn in_read(error: &sqlx::Error) -> Error {
 pub(crate) fn in_connecting(error: &sqlx::Error) -> Error {
     Failure::of(error, During::Connecting).error
 }
+
+#[cfg(test)]
+mod on_a_server;
