@@ -1,18 +1,14 @@
 //! How a store follows what other processes commit, and how old it says that a view is.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use ghostwire_store_core::backend::{Backend, Commit, Head, Scan, ScanPage};
-use ghostwire_store_core::block::{EncodedBlock, Serial};
-use ghostwire_store_core::domain::{
-    ManualClock, MetricPoint, MetricQuery, NewUser, PageRequest, Sample, StoreId, Timestamp,
-    WriterId,
-};
+use ghostwire_store_core::backend::{Backend, Commit, Head};
+use ghostwire_store_core::domain::{ManualClock, NewUser, StoreId, Timestamp};
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::layer::{Chaos, Faults, Layer};
 use ghostwire_store_core::options::StoreOptions;
@@ -166,107 +162,6 @@ async fn a_change_that_is_heard_of_is_followed_without_looking() {
         assert_eq!(store.view().users().len(), other.view().users().len());
     }
     store.close().await.unwrap();
-}
-
-/// A backend with turns, on which others are faster so many times.
-#[derive(Debug)]
-struct Turning {
-    inner: MemoryBackend,
-    other: Arc<dyn Store>,
-    faster: AtomicUsize,
-    calls: Mutex<Vec<String>>,
-}
-
-impl Turning {
-    fn note(&self, call: impl Into<String>) {
-        self.calls.lock().unwrap().push(call.into());
-    }
-}
-
-#[async_trait]
-impl Layer for Turning {
-    fn inner(&self) -> &dyn Backend {
-        &self.inner
-    }
-
-    async fn head(&self) -> Result<Head> {
-        self.note("head");
-        self.inner.head().await
-    }
-
-    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
-        self.note(format!("scan {} {}", scan.range.table.name(), scan.limit));
-        self.inner.scan(scan).await
-    }
-
-    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
-        self.note("blocks");
-        self.inner.blocks(after, limit).await
-    }
-
-    async fn take_turn(&self) -> Result<bool> {
-        self.note("take_turn");
-        Ok(true)
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<()> {
-        self.note("commit");
-        let faster = self.faster.load(Ordering::SeqCst);
-        if faster > 0 {
-            self.faster.store(faster - 1, Ordering::SeqCst);
-            create(&self.other, &format!("other-{faster}")).await;
-        }
-        self.inner.commit(commit).await
-    }
-}
-
-/// All others wait meanwhile.
-#[tokio::test]
-async fn in_a_turn_only_what_came_since_it_was_asked_for_is_learnt() {
-    let memory = memory();
-    let other = open(Arc::new(memory.clone()), StoreOptions::default()).await.unwrap();
-    let (inner, other_too) = (memory.clone(), other.clone());
-    let turning = Arc::new(Turning {
-        inner,
-        other: other_too,
-        faster: AtomicUsize::new(0),
-        calls: Mutex::default(),
-    });
-    let alone = StoreOptions { follows: false, ..StoreOptions::default() };
-    let store = open(turning.clone(), alone).await.unwrap();
-    turning.calls.lock().unwrap().clear();
-    turning.faster.store(2, Ordering::SeqCst);
-    create(&store, "alice").await;
-    let calls = std::mem::take(&mut *turning.calls.lock().unwrap());
-    let mut in_turn = calls.iter().skip_while(|call| *call != "take_turn").skip(1);
-    let before_commit: Vec<_> = in_turn.by_ref().take_while(|call| *call != "commit").collect();
-    assert_eq!(before_commit, ["head"], "{calls:?}");
-    assert!(!calls.iter().any(|call| call.contains("writer_positions")), "{calls:?}");
-    assert_eq!(store.view().users().len(), 3);
-    // How far a writer of series has come is read when it is needed, and of that one.
-    let writer = WriterId::from_bytes([9; 16]);
-    let at = |second| Timestamp::from_secs(second).unwrap();
-    let point = |second| MetricPoint {
-        node: None,
-        metric: "load".parse().unwrap(),
-        at: at(second),
-        value: Sample::new(1.0).unwrap(),
-    };
-    for sequence in [1, 2] {
-        let points = vec![point(sequence)];
-        other.metrics().record_batch(writer, sequence.unsigned_abs(), points).await.unwrap();
-    }
-    store.fresh_view().await.unwrap();
-    store.metrics().record_batch(writer, 2, vec![point(3)]).await.unwrap();
-    store.metrics().record_batch(writer, 3, vec![point(4)]).await.unwrap();
-    let calls = std::mem::take(&mut *turning.calls.lock().unwrap());
-    let positions = calls.iter().filter(|call| call.contains("writer_positions"));
-    assert_eq!(positions.collect::<Vec<_>>(), ["scan writer_positions 1"], "{calls:?}");
-    let query =
-        MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX };
-    let stored = other.metrics().range(&query, &PageRequest::default()).await.unwrap();
-    let times: Vec<_> = stored.items.iter().map(|point| point.at).collect();
-    assert_eq!(times, [at(1), at(2), at(4)], "the second one was a repetition");
 }
 
 #[tokio::test]

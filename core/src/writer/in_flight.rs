@@ -4,7 +4,6 @@
 //! lead to, and can be taken back: nobody sees that state, nor is told of those commands, before both
 //! are durable.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -24,7 +23,6 @@ use crate::block::{ClosedBlock, RowChange, Serial};
 use crate::checkpoint::{Advance, FlushSlice, UnflushedAudit};
 use crate::domain::{AuditEntry, WriterId};
 use crate::error::{Error, ErrorKind, Result};
-use crate::loader;
 use crate::log::consumers::{Consumers, Entered};
 use crate::observe::spans;
 use crate::options::Materialize;
@@ -212,13 +210,12 @@ impl Writer {
         let overlaps = more_waits || durable.is_some() || self.target_len > 0;
         self.target_len = 0;
         self.keep_up_between_commits().await;
-        let learnt = self.learn_sequences().await;
         let Some(batch) = self.batch.take() else { return };
         self.last_sizes = batch.sizes();
         let sealed_at = self.moment();
         let seal = || batch.seal(self.entropy.as_ref(), &self.sequences);
         let (callers, sealed) = self.shared.vital.at_work(seal);
-        let sealed = match learnt.and(sealed) {
+        let sealed = match sealed {
             Ok(sealed) => self.look_for_consumers(&sealed).await.map(|()| sealed),
             refused => refused,
         };
@@ -354,23 +351,6 @@ impl Writer {
             }
         }
         true
-    }
-
-    /// Reads how far the writers of the open batch have come that nothing is known of, since others may have
-    /// stored series of theirs.
-    async fn learn_sequences(&mut self) -> Result<()> {
-        if self.sequences_are_all {
-            return Ok(());
-        }
-        let writers = self.batch.iter().flat_map(Batch::writers);
-        let unknown: BTreeSet<_> =
-            writers.filter(|writer| !self.sequences.contains_key(writer)).collect();
-        for writer in unknown {
-            if let Some(sequence) = loader::read_sequence(self.backend.as_ref(), writer).await? {
-                self.sequences.insert(writer, sequence);
-            }
-        }
-        Ok(())
     }
 
     /// A consumer may have taken more than this process knows, where others serve it: it is not to be

@@ -161,8 +161,6 @@ pub(crate) struct Writer {
     is_pinned: bool,
     /// The last sequence number of each source of series.
     sequences: HashMap<WriterId, u64>,
-    /// Whether a writer that is not among them has none.
-    sequences_are_all: bool,
     checkpointer: Checkpointer,
     consumers: Consumers,
     /// What the backend counted before they were last read, where others move them, too.
@@ -235,7 +233,6 @@ impl Writer {
             is_shared,
             is_pinned,
             sequences: found.sequences,
-            sequences_are_all: true,
             checkpointer: found.checkpointer,
             consumers: found.consumers,
             consumers_revision: None,

@@ -1,6 +1,5 @@
 //! How a commit ended, and catching up with what other processes committed.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::in_flight::uninterrupted;
@@ -275,34 +274,22 @@ impl Writer {
     /// Applies and publishes the commits that other processes made. If their blocks are gone, the store
     /// is loaded anew; meanwhile readers have the state as it was.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
-        match self.follow().await {
+        let (before, asked) = (self.state().position(), Instant::now());
+        let caught_up = self.follow_or_load_anew().await;
+        let have_written = self.state().position() != before;
+        if have_written || caught_up.is_ok() {
+            self.turns.looked([asked, Instant::now()], have_written);
+        }
+        caught_up
+    }
+
+    async fn follow_or_load_anew(&mut self) -> Result<()> {
+        match self.follow_blocks().await {
             Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
                 tracing::warn!(%error, "the blocks to catch up by are gone; loading the store anew");
-                let (before, asked) = (self.state().position(), Instant::now());
-                let loaded = self.load_anew().await;
-                self.note_look(before, asked, &loaded);
-                loaded
+                self.load_anew().await
             }
             followed => followed,
-        }
-    }
-
-    /// The same, if their blocks are there.
-    ///
-    /// # Errors
-    /// `Compacted` if they are not.
-    pub(super) async fn follow(&mut self) -> Result<()> {
-        let (before, asked) = (self.state().position(), Instant::now());
-        let followed = self.follow_blocks().await;
-        self.note_look(before, asked, &followed);
-        followed
-    }
-
-    /// Somebody looked whether others have written since a position.
-    fn note_look(&mut self, before: Position, asked: Instant, looked: &Result<()>) {
-        let have_written = self.state().position() != before;
-        if have_written || looked.is_ok() {
-            self.turns.looked([asked, Instant::now()], have_written);
         }
     }
 
@@ -344,8 +331,7 @@ impl Writer {
             }
         }
         if head.position != published.state.position() {
-            // Others may have written any; those that are needed are read then.
-            (self.sequences, self.sequences_are_all) = (HashMap::new(), false);
+            self.sequences = loader::read_sequences(self.backend.as_ref()).await?;
             self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         }
         self.publish_state(state, audit, fresh_at);
@@ -369,7 +355,6 @@ impl Writer {
         self.check_head(&loaded.found.head)?;
         let Found { checkpointer, sequences, consumers, .. } = loaded.found;
         (self.checkpointer, self.sequences, self.consumers) = (checkpointer, sequences, consumers);
-        self.sequences_are_all = true;
         self.shared.digests.mark_all(loaded.state.serial());
         self.publish_state(loaded.state, loaded.audit, fresh_at);
         Ok(())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::{Request, Writer};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 
 /// After so many lost attempts in a row turns are taken.
 const LOST: usize = 2;
@@ -118,11 +118,6 @@ impl Writer {
         if !self.awaits_turn() {
             return Ok(false);
         }
-        // However much there is to learn, nobody waits for it: in the turn there is only what came since.
-        self.catch_up().await?;
-        if !self.awaits_turn() {
-            return Ok(false);
-        }
         let taken = self.backend.take_turn().await;
         match taken {
             Ok(true) => self.turns.is_taken = true,
@@ -136,18 +131,11 @@ impl Writer {
                 return Err(error);
             }
         }
-        match self.follow().await {
-            Ok(()) => Ok(true),
-            // To load the store anew takes long, and is nothing that others have to wait for.
-            Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
-                self.end_turn().await;
-                self.catch_up().await.map(|()| false)
-            }
-            Err(error) => {
-                self.end_turn().await;
-                Err(error)
-            }
+        if let Err(error) = self.catch_up().await {
+            self.end_turn().await;
+            return Err(error);
         }
+        Ok(true)
     }
 
     /// Lets others go on, if there is a turn. Its commit has done so already.
