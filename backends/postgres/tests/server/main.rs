@@ -17,5 +17,4 @@ mod refused;
 mod standing;
 mod support;
 mod turns;
-mod values;
 mod vanished;
