@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use ghostwire_store_core::backend::{Backend, Commit, Head, Scan, ScanPage};
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::domain::{
-    ManualClock, MetricPoint, MetricQuery, NewUser, PageRequest, Sample, StoreId, Timestamp,
+    Clock, ManualClock, MetricPoint, MetricQuery, NewUser, PageRequest, Sample, StoreId, Timestamp,
     WriterId,
 };
 use ghostwire_store_core::error::{Error, Result};

@@ -74,7 +74,7 @@ async fn a_writer_of_the_schema_before_stores_nothing_once_the_store_was_migrate
 /// As a release that does not exist yet would.
 async fn migrate_further(options: &PostgresOptions, to: SchemaVersion) {
     let connect_options = options.connect_options().unwrap();
-    let mut connection = connect(&connect_options, options.deadlines.connect).await.unwrap();
+    let mut connection = connect(&connect_options, None, options.deadlines.connect).await.unwrap();
     let namespace = options.schema_name.as_str();
     let add =
         format!("ALTER TABLE \"{namespace}\".\"users\" ADD COLUMN \"later\" text COLLATE \"C\"");

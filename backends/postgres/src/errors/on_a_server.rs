@@ -23,7 +23,7 @@ fn options(server: &Server, database: &str) -> PostgresOptions {
 
 async fn connected(server: &Server, database: &Database) -> PgConnection {
     let options = options(server, database.name()).connect_options().unwrap();
-    connect(&options, LIMIT).await.unwrap()
+    connect(&options, None, LIMIT).await.unwrap()
 }
 
 async fn done(connection: &mut PgConnection, statements: &str) {
@@ -248,7 +248,7 @@ async fn whoever_may_not_connect_is_told_why() {
         (by(server.user(), server.password(), "no_such_database"), "3D000", ErrorKind::NotFound),
     ] {
         let options = options.connect_options().unwrap();
-        let error = connect(&options, LIMIT).await.map(drop).unwrap_err();
+        let error = connect(&options, None, LIMIT).await.map(drop).unwrap_err();
         assert_eq!(*error.kind(), means, "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -296,7 +296,7 @@ async fn a_server_that_starts_up_says_so() {
     let starting = server.start_again();
     let asking = async {
         loop {
-            let error = connect(&options, LIMIT).await.map(drop).unwrap_err();
+            let error = connect(&options, None, LIMIT).await.map(drop).unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
             if error.to_string().contains("57P03") {
                 return;
