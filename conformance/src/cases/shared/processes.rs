@@ -9,7 +9,6 @@ cases! {
             processes_never_overwrite_each_other,
             a_process_that_is_behind_learns_before_it_decides,
             series_of_several_processes_are_all_there,
-            a_consumer_that_two_processes_move_does_not_go_back,
         ],
         "view-age" => [
             a_fresh_view_has_what_others_made_durable,
@@ -20,7 +19,10 @@ cases! {
         "view-age" => [a_view_grows_old_only_where_others_may_write],
     }
     once_unopened {
-        "shared-write" => [after_32_lost_attempts_a_write_is_busy],
+        "shared-write" => [
+            after_32_lost_attempts_a_write_is_busy,
+            a_consumer_that_two_processes_move_does_not_go_back,
+        ],
         "view-age" => [a_credential_check_refreshes_a_view_that_is_too_old],
     }
 }
