@@ -1,6 +1,7 @@
--- How a program of schema version 4 stores a commit of a block and a user: what it last read of the head is in
--- public.known, in place of parameters, and what it computes (hashes, checks) does not matter. It is kept as it is:
--- newer programs have to be safe from it.
+-- How a program that knows no later schema than the one before stores a commit of a block and a user: written by hand after
+-- this release's statement, since no older release had this backend. What it last read of the head is in public.known,
+-- in place of parameters; what it computes (hashes, checks) does not matter. It is kept as it is: newer programs have to
+-- be safe from it.
 WITH cas AS (
   UPDATE "ghostwire"."ghostwire_meta" AS m SET "position" = k."position" + 1, "last_commit" = gen_random_uuid(),
     "serial" = k."serial" + 1, "block" = gen_random_uuid(), "hash" = sha256(k."hash"), "time" = k."time",
