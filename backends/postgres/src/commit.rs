@@ -106,8 +106,11 @@ impl Prepared {
             params.extend(more);
         };
         if let Some(block) = &self.commit.block {
-            let part = blocks::insert_block(namespace, " FROM cas", params.len() + 1);
-            add(&mut params, part, blocks::block_params(block));
+            // A commit may purge its own block, and a deletion does not see what its statement inserts.
+            if block.serial >= next.oldest_block {
+                let part = blocks::insert_block(namespace, " FROM cas", params.len() + 1);
+                add(&mut params, part, blocks::block_params(block));
+            }
         } else if let Some(id) = self.commit.id() {
             let part = blocks::insert_commit(namespace, " FROM cas", params.len() + 1);
             add(&mut params, part, blocks::commit_params(next.position, id));
