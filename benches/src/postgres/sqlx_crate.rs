@@ -225,7 +225,7 @@ fn translated(sql: &'static str) -> &'static str {
     static KNOWN: OnceLock<Mutex<HashMap<&'static str, &'static str>>> = OnceLock::new();
     let known = KNOWN.get_or_init(Mutex::default);
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    *known.entry(sql).or_insert_with(|| &*Box::leak(translate(sql).into_boxed_str()))
+    known.entry(sql).or_insert_with(|| &*Box::leak(translate(sql).into_boxed_str()))
 }
 
 fn translate(sql: &str) -> String {
