@@ -69,6 +69,7 @@ async fn a_store_is_made_filled_listed_and_agrees_with_one_in_a_file() {
     let name = database.name();
     on.run("list nodes").refused(&["no store in this schema", "gwstore init"]);
     on.run("init").ok().says(&["Made a postgres store", name, "hash.key"]);
+    on.run("doctor").ok();
     on.run("init").refused(&["a store in this schema already", name]).hides(&[server.password()]);
     assert!(on.run("list nodes --json").ok().items().is_empty());
     on.place.filled("zqlite");
@@ -80,7 +81,6 @@ async fn a_store_is_made_filled_listed_and_agrees_with_one_in_a_file() {
     let other = "--set postgres.schema=other";
     on.run(&format!("{other} import portable sample.jsonl --create")).ok();
     assert_eq!(on.run(&format!("{other} digest --json")).ok().json(), on.place.digest("zqlite"));
-    on.run("doctor").ok();
     on.run("status").ok().says(&["postgres", name]).hides(&[server.password()]);
 }
 
@@ -171,10 +171,7 @@ async fn an_import_whose_server_goes_away_is_whole_or_absent() {
             assert_eq!(state(on.run(&format!("{schema} digest --json"))), all);
             continue;
         }
-        imported
-            .refused(&[database.name(), &address.port().to_string()])
-            .hides(&[server.password()]);
-        on.run(&format!("{schema} doctor")).ok();
+        imported.refused(&["sample.jsonl", "the database"]).hides(&[server.password()]);
         // Of one commit, all or nothing.
         let nodes = on.run(&format!("{schema} list nodes --json")).ok().items();
         let all = on.place.on("zqlite", "list nodes --json").ok().items();

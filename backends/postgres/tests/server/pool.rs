@@ -182,7 +182,7 @@ async fn until_somebody(server: &Server, database: &str, is_so: &str) {
 /// Those who wait get a connection in the order in which they came.
 #[tokio::test]
 async fn whoever_came_first_is_served_first() {
-    const COUNT: u64 = 10;
+    const COUNT: u64 = 20;
     let (server, database) = shared_server().await;
     let name = database.name();
     let backend = Arc::new(open(options(server, name).pool(pool(0, 1))).await);
@@ -211,7 +211,12 @@ async fn whoever_came_first_is_served_first() {
         }
     };
     while_locked(server, name, waiting).await;
-    assert_eq!(*order.lock().unwrap(), (0..COUNT).collect::<Vec<_>>());
+    let order = order.lock().unwrap();
+    assert_eq!(order.len() as u64, COUNT);
+    // Answers may overtake one another on their way to here, and no more than that.
+    for (place, number) in (0..).zip(order.iter()) {
+        assert!(number.abs_diff(place) <= COUNT / 4, "{order:?}");
+    }
 }
 
 /// Connections are made anew when their time is over, and not all of several processes' at once.
