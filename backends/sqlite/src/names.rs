@@ -9,6 +9,19 @@ use crate::{directory_of, with_suffix};
 /// acknowledged commits.
 pub const ENGINE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
+/// Of a zqlite store on the native engine: the library's database.
+pub const NATIVE_FILE: &str = ".native";
+
+/// The library's own files beside that database, the lock of the process that has it open, and those of
+/// SQLite, for the double that stands in for the library.
+const NATIVE_FILES: [&str; 7] =
+    ["", "-wal", "-lock", "-writer", "-journal", "-shm", ".lock"];
+
+/// Of such a store: what the self-test of the library found, and the test's scratch directory.
+pub const VERDICT_FILE: &str = ".verdict";
+/// Likewise.
+pub const TEST_DIRECTORY: &str = ".native-test";
+
 /// The file that keeps other processes out.
 pub const LOCK_FILE: &str = ".lock";
 
@@ -51,6 +64,9 @@ fn is_kept(suffix: &str) -> bool {
         Some(is_copy && is_kept(rest))
     };
     ENGINE_FILES.contains(&suffix)
+        || suffix.strip_prefix(NATIVE_FILE).is_some_and(|rest| NATIVE_FILES.contains(&rest))
+        || suffix.strip_prefix(VERDICT_FILE).is_some_and(|rest| ["", ".part"].contains(&rest))
+        || suffix == TEST_DIRECTORY
         || [LOCK_FILE, KEY_FILE, KEYRING_FILE, ROOT_FILE, RESERVE_FILE, COPY_FILE].contains(&suffix)
         || [SOCKET_FILE, UNREADY_SOCKET].contains(&suffix)
         || suffix.strip_prefix(KEYRING_FILE).is_some_and(|rest| KEYRING_FILES.contains(&rest))
@@ -109,6 +125,12 @@ pub fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().ok().or_else(in_directory).unwrap_or_else(|| path.to_owned())
 }
 
+/// The library's files of a store on the native engine.
+pub fn native_files_of(store: &Path) -> impl Iterator<Item = PathBuf> {
+    let native = with_suffix(store, NATIVE_FILE);
+    NATIVE_FILES.into_iter().map(move |suffix| with_suffix(&native, suffix))
+}
+
 /// The store's file and SQLite's files beside it.
 pub fn files_of(store: &Path) -> impl Iterator<Item = PathBuf> {
     let beside = ENGINE_FILES.into_iter().map(|suffix| with_suffix(store, suffix));
@@ -131,6 +153,13 @@ mod tests {
             "-wal",
             "-shm",
             "-journal",
+            ".native",
+            ".native-wal",
+            ".native-writer",
+            ".native.lock",
+            ".verdict",
+            ".verdict.part",
+            ".native-test",
             ".lock",
             ".key",
             ".key.0123456789abcdef.part",

@@ -1,0 +1,325 @@
+//! Connections and statements, as far as they need no pointers.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection as Sqlite;
+use rusqlite::types::Value;
+
+use crate::switch::Switch;
+
+pub(crate) const OK: i32 = 0;
+pub(crate) const ERROR: i32 = 1;
+pub(crate) const IOERR: i32 = 10;
+pub(crate) const BUSY: i32 = 5;
+pub(crate) const MISUSE: i32 = 21;
+pub(crate) const RANGE: i32 = 25;
+pub(crate) const ROW: i32 = 100;
+pub(crate) const DONE: i32 = 101;
+
+/// A row has to fit a page.
+const LONGEST_ROW: usize = 4096 - 90;
+
+/// An open database.
+pub(crate) struct Connection {
+    sqlite: Sqlite,
+    pub(crate) switch: Option<Switch>,
+    pub(crate) code: i32,
+    pub(crate) message: CString,
+    /// How often the schema changed: statements die with that.
+    schema: u64,
+    in_transaction: bool,
+    /// What was done in the transaction, for [`Switch::PartialCommit`].
+    done: Vec<String>,
+    inserted: u64,
+    /// Of [`Switch::Leaks`].
+    leaked: Vec<Vec<u8>>,
+}
+
+/// A result: columns and rows.
+pub(crate) type Found = (Vec<String>, Vec<Vec<Value>>);
+
+fn code_of(error: &rusqlite::Error) -> i32 {
+    match error.sqlite_error().map(|error| error.extended_code & 0xff) {
+        // SQLITE_FULL, _CANTOPEN
+        Some(13 | 14) => IOERR,
+        Some(code @ (5..=11 | 19..=26)) => code,
+        _ => ERROR,
+    }
+}
+
+/// Whether a log has a frame of zeros, which nobody wrote.
+fn has_empty_frame(database: &Path) -> bool {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24 + 4096;
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    let log = std::fs::read(PathBuf::from(log)).unwrap_or_default();
+    log.get(HEADER..).unwrap_or_default().chunks(FRAME).any(|frame| {
+        frame.get(..24).is_some_and(|header| header.iter().all(|byte| *byte == 0))
+    })
+}
+
+impl Connection {
+    pub(crate) fn open(path: &str) -> Option<Self> {
+        let switch = Switch::current();
+        if switch == Some(Switch::LosesOnReopen) {
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{path}{suffix}"));
+            }
+        }
+        if switch == Some(Switch::LogTail) && has_empty_frame(Path::new(path)) {
+            return None;
+        }
+        let open = || {
+            let sqlite = Sqlite::open(path)?;
+            sqlite.busy_timeout(std::time::Duration::ZERO)?;
+            for setting in ["page_size=4096", "journal_mode=WAL", "synchronous=FULL"] {
+                sqlite.query_row(&format!("PRAGMA {setting}"), [], |_| Ok(())).or_else(no_row)?;
+            }
+            match switch {
+                Some(Switch::LosesOnKill) => sqlite.execute_batch("BEGIN")?,
+                Some(Switch::PartialCommit) => sqlite.execute_batch("PRAGMA synchronous=OFF")?,
+                Some(Switch::Uncommitted) => sqlite.execute_batch("DROP TABLE IF EXISTS undo")?,
+                _ => {}
+            }
+            rusqlite::Result::Ok(sqlite)
+        };
+        let sqlite = open().ok()?;
+        Some(Self {
+            sqlite,
+            switch,
+            code: OK,
+            message: CString::default(),
+            schema: 0,
+            in_transaction: false,
+            done: Vec::new(),
+            inserted: 0,
+            leaked: Vec::new(),
+        })
+    }
+
+    pub(crate) fn close(self) {
+        if self.switch == Some(Switch::LosesOnKill) {
+            let _ = self.sqlite.execute_batch("COMMIT");
+        }
+        let _ = self.sqlite.close();
+    }
+
+    pub(crate) fn note(&mut self, code: i32, message: &str) -> i32 {
+        self.code = code;
+        self.message = CString::new(message.replace('\0', " ")).unwrap_or_default();
+        code
+    }
+
+    /// Remembers the outcome of a call, and gives its code.
+    pub(crate) fn noted<T>(&mut self, outcome: rusqlite::Result<T>) -> Result<T, i32> {
+        match outcome {
+            Ok(value) => {
+                self.note(OK, "");
+                Ok(value)
+            }
+            Err(error) => {
+                let code = code_of(&error);
+                Err(self.note(code, &error.to_string()))
+            }
+        }
+    }
+
+    /// What this switch makes of a code: 0 if it hides the error.
+    pub(crate) fn hidden(&self, code: i32) -> i32 {
+        match (self.switch, code) {
+            (Some(Switch::FullDisk), IOERR) | (Some(Switch::SecondOpener), BUSY) => OK,
+            (Some(Switch::SilentStep), _) => OK,
+            _ => code,
+        }
+    }
+
+    pub(crate) fn begin(&mut self) -> Result<(), i32> {
+        if self.in_transaction {
+            return Err(self.note(MISUSE, "a transaction is open"));
+        }
+        let sql = match self.switch {
+            Some(Switch::LosesOnKill) => "SAVEPOINT one",
+            Some(Switch::Uncommitted) => match self.table() {
+                Some(table) => &format!("CREATE TABLE undo AS SELECT * FROM {table}"),
+                None => "SELECT 1",
+            },
+            _ => "BEGIN IMMEDIATE",
+        };
+        let begun = self.sqlite.execute_batch(sql);
+        let outcome = self.noted(begun);
+        let outcome = outcome.or_else(|code| match self.hidden(code) {
+            OK => Ok(()),
+            code => Err(code),
+        });
+        self.in_transaction = outcome.is_ok();
+        self.done.clear();
+        outcome
+    }
+
+    pub(crate) fn commit(&mut self) -> Result<(), i32> {
+        if !self.in_transaction {
+            return Err(self.note(MISUSE, "no transaction is open"));
+        }
+        let done = std::mem::take(&mut self.done);
+        let committed = match self.switch {
+            Some(Switch::LosesOnKill) => self.sqlite.execute_batch("RELEASE one"),
+            Some(Switch::Uncommitted) => self.sqlite.execute_batch("DROP TABLE IF EXISTS undo"),
+            Some(Switch::PartialCommit) => self
+                .sqlite
+                .execute_batch("ROLLBACK")
+                .and_then(|()| done.iter().try_for_each(|sql| self.sqlite.execute_batch(sql))),
+            _ if self.sqlite.is_autocommit() => Ok(()),
+            _ => self.sqlite.execute_batch("COMMIT"),
+        };
+        match self.noted(committed) {
+            Ok(()) => {
+                self.in_transaction = false;
+                Ok(())
+            }
+            Err(code) => match self.hidden(code) {
+                OK => {
+                    let _ = self.sqlite.execute_batch("ROLLBACK");
+                    self.in_transaction = false;
+                    Ok(())
+                }
+                code => Err(code),
+            },
+        }
+    }
+
+    pub(crate) fn rollback(&mut self) -> Result<(), i32> {
+        if !self.in_transaction {
+            return Err(self.note(MISUSE, "no transaction is open"));
+        }
+        let table = self.table().unwrap_or_default();
+        let undone = match self.switch {
+            Some(Switch::LosesOnKill) => self.sqlite.execute_batch("ROLLBACK TO one; RELEASE one"),
+            Some(Switch::RollbackKeeps) => self.sqlite.execute_batch("COMMIT"),
+            Some(Switch::Uncommitted) => self.sqlite.execute_batch(&format!(
+                "BEGIN; DELETE FROM {table}; INSERT INTO {table} SELECT * FROM undo; DROP TABLE undo; COMMIT"
+            )),
+            _ if self.sqlite.is_autocommit() => Ok(()),
+            _ => self.sqlite.execute_batch("ROLLBACK"),
+        };
+        self.in_transaction = false;
+        self.done.clear();
+        self.noted(undone)
+    }
+
+    /// The one table there is.
+    fn table(&self) -> Option<String> {
+        const SQL: &str = "SELECT name FROM sqlite_schema WHERE type='table' AND name<>'undo'";
+        self.sqlite.query_row(SQL, [], |row| row.get(0)).ok()
+    }
+
+    /// Parameters by name, in order.
+    pub(crate) fn prepare(&mut self, sql: &str) -> Result<Statement, i32> {
+        let prepared = self.sqlite.prepare_cached(sql).map(|statement| {
+            let names = 1..=statement.parameter_count();
+            names.map(|at| statement.parameter_name(at).map(str::to_owned)).collect::<Vec<_>>()
+        });
+        let names = self.noted(prepared)?;
+        let values = vec![Value::Null; names.len()];
+        let (sql, schema) = (sql.to_owned(), self.schema);
+        Ok(Statement { sql, names, values, schema, found: None, at: 0, lent: None })
+    }
+
+    /// The whole result of a statement.
+    pub(crate) fn run(&mut self, sql: &str, values: &[Value]) -> rusqlite::Result<Found> {
+        let word = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        let is_insert = word == "INSERT";
+        if is_insert {
+            self.before_insert(values)?;
+        }
+        let mut statement = self.sqlite.prepare_cached(sql)?;
+        for (at, value) in values.iter().enumerate() {
+            statement.raw_bind_parameter(at + 1, value)?;
+        }
+        let expanded = match self.switch {
+            Some(Switch::PartialCommit) if self.in_transaction && word != "SELECT" => {
+                statement.expanded_sql()
+            }
+            _ => None,
+        };
+        let columns: Vec<String> = statement.column_names().into_iter().map(String::from).collect();
+        let (width, mut found) = (columns.len(), Vec::new());
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            found.push((0..width).map(|at| row.get(at)).collect::<rusqlite::Result<_>>()?);
+        }
+        drop(rows);
+        drop(statement);
+        self.done.extend(expanded);
+        self.inserted += u64::from(is_insert);
+        if ["CREATE", "DROP", "ALTER"].contains(&&*word) {
+            self.schema += 1;
+        }
+        Ok((columns, found))
+    }
+
+    fn before_insert(&mut self, values: &[Value]) -> rusqlite::Result<()> {
+        let length = |value: &Value| match value {
+            Value::Blob(bytes) => bytes.len(),
+            Value::Text(text) => text.len(),
+            _ => 8,
+        };
+        let row: usize = values.iter().map(length).sum();
+        match self.switch {
+            Some(Switch::Aborts) if row > 60 => std::process::abort(),
+            Some(Switch::Hangs) if self.inserted >= 31_000 => loop {
+                std::thread::park();
+            },
+            Some(Switch::Leaks) => self.leaked.push(vec![1; 64 << 10]),
+            _ => {}
+        }
+        match row > LONGEST_ROW {
+            true => Err(rusqlite::Error::InvalidQuery),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_current(&self, statement: &Statement) -> bool {
+        statement.schema == self.schema
+    }
+}
+
+fn no_row(error: rusqlite::Error) -> rusqlite::Result<()> {
+    match error {
+        rusqlite::Error::QueryReturnedNoRows => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// A prepared statement: what was asked for, and the whole result.
+pub(crate) struct Statement {
+    pub(crate) sql: String,
+    pub(crate) names: Vec<Option<String>>,
+    pub(crate) values: Vec<Value>,
+    schema: u64,
+    pub(crate) found: Option<Found>,
+    /// The current row's number, from 1; 0 before the first.
+    pub(crate) at: usize,
+    /// A text that is lent.
+    pub(crate) lent: Option<CString>,
+}
+
+impl Statement {
+    pub(crate) fn reset(&mut self) {
+        (self.found, self.at, self.lent) = (None, 0, None);
+    }
+
+    pub(crate) fn value(&self, column: i32) -> Option<&Value> {
+        let (_, rows) = self.found.as_ref()?;
+        rows.get(self.at.checked_sub(1)?)?.get(usize::try_from(column).ok()?)
+    }
+
+    /// The index of a named parameter, whatever its sign.
+    pub(crate) fn named(&self, name: &str) -> Option<usize> {
+        let bare = name.trim_start_matches([':', '@', '$']);
+        self.names
+            .iter()
+            .position(|known| known.as_deref().and_then(|known| known.get(1..)) == Some(bare))
+    }
+}

@@ -1,0 +1,366 @@
+//! The steps, from the parent's side: which parts are done in which child, and when that is killed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ghostwire_store_core::error::ErrorKind;
+
+use super::Effort;
+use crate::message::{Request, Response};
+use crate::process::{Lost, Process};
+use crate::session::{Host, Loaded};
+
+/// A step: a property, and how to try it.
+#[derive(Debug, Clone, Copy)]
+pub struct Named {
+    /// The property.
+    pub name: &'static str,
+    /// What it says, for the report.
+    pub says: &'static str,
+    pub(crate) is_information: bool,
+    pub(crate) run: fn(&mut Trial<'_>) -> Result<String, String>,
+}
+
+const fn step(
+    name: &'static str,
+    says: &'static str,
+    run: fn(&mut Trial<'_>) -> Result<String, String>,
+) -> Named {
+    Named { name, says, is_information: false, run }
+}
+
+/// All steps, the cheapest first.
+pub const STEPS: [Named; 16] = [
+    step("interface", "it loads, and has every function of ABI 1.x", interface),
+    step("codes", "results and failures have the numbers of ABI 1.0.0", |it| it.alone("codes")),
+    step("long-row", "a step that fails says so", |it| it.on_table("long-row")),
+    step("reopen", "rows are there after closing, in another process", reopen),
+    step("without-close", "rows are there after a kill without closing", without_close),
+    step("blobs", "blobs of 0 to 3,072 bytes come back as they are", blobs),
+    step("rollback", "a rollback undoes, also after reopening", rollback),
+    step("replace", "a row can be replaced in a transaction", replace),
+    Named {
+        name: "keys",
+        says: "which keys are enforced",
+        is_information: true,
+        run: |it| it.on_table("keys"),
+    },
+    step("volume", "many rows, within bounds of time and memory", volume),
+    step("kills-in-transaction", "nothing of a transaction is there before its commit", kills_in_transaction),
+    step("kills-in-commit", "a commit that is killed is there whole or not at all", kills_in_commit),
+    step("log-zeros", "zeros behind the log, as after a loss of power, cost nothing", log_zeros),
+    step("log-damage", "a log that is cut or altered is refused or gives a whole commit", log_damage),
+    step("full-disk", "without room a write fails, and what was stored stays", full_disk),
+    step("second-opener", "of two writers none loses what it was told is stored", second_opener),
+];
+
+/// Of parts that are killed after a while: how much longer than usual that while may be.
+const BEYOND: f64 = 1.2;
+
+/// The self-test under way.
+pub(crate) struct Trial<'h> {
+    host: &'h Host,
+    scratch: &'h Path,
+    effort: Effort,
+    pub(crate) loaded: Option<Loaded>,
+    databases: u32,
+}
+
+/// How a part ended.
+enum Ended {
+    /// By itself.
+    Told(String),
+    /// It said that it is on its way; the child is to go on, or not.
+    Way(Process),
+}
+
+impl<'h> Trial<'h> {
+    pub(crate) fn new(host: &'h Host, scratch: &'h Path, effort: Effort) -> Self {
+        Self { host, scratch, effort, loaded: None, databases: 0 }
+    }
+
+    /// The path of a new database.
+    fn database(&mut self) -> PathBuf {
+        self.databases += 1;
+        self.scratch.join(format!("{}.db", self.databases))
+    }
+
+    /// The path of a new database with a table.
+    fn table(&mut self) -> Result<PathBuf, String> {
+        let path = self.database();
+        self.part("create", &path, 0)?;
+        Ok(path)
+    }
+
+    fn alone(&mut self, part: &str) -> Result<String, String> {
+        let path = self.database();
+        self.part(part, &path, 0)
+    }
+
+    fn on_table(&mut self, part: &str) -> Result<String, String> {
+        let path = self.table()?;
+        self.part(part, &path, 0)
+    }
+
+    /// Does a part in a child of its own, which closes the database.
+    fn part(&self, part: &str, path: &Path, argument: u64) -> Result<String, String> {
+        match self.begin(part, path, argument)? {
+            Ended::Told(text) => Ok(text),
+            Ended::Way(_) => Err("a part of the self-test says more than it should".to_owned()),
+        }
+    }
+
+    /// Begins a part in a child of its own; it may say that it is on its way.
+    fn begin(&self, part: &str, path: &Path, argument: u64) -> Result<Ended, String> {
+        let (mut child, _) = self.host.start().map_err(|error| error.to_string())?;
+        let path = path.as_os_str().as_encoded_bytes();
+        let request = Request::Test { part: part.as_bytes(), path, argument };
+        match child.ask(&request, self.host.deadline) {
+            Ok(Response::Progress) => Ok(Ended::Way(child)),
+            response => told(response).map(Ended::Told),
+        }
+    }
+
+    /// Begins a part that says that it is on its way.
+    fn on_the_way(&self, part: &str, path: &Path, argument: u64) -> Result<Process, String> {
+        match self.begin(part, path, argument)? {
+            Ended::Way(child) => Ok(child),
+            Ended::Told(text) => Err(format!("a part of the self-test ended too early: {text}")),
+        }
+    }
+
+    /// How long a part takes from its way to its end.
+    fn duration(&self, part: &str, path: &Path, argument: u64) -> Result<Duration, String> {
+        let mut child = self.on_the_way(part, path, argument)?;
+        let began = Instant::now();
+        told(child.receive(began + self.host.deadline))?;
+        Ok(began.elapsed())
+    }
+}
+
+/// What a child says at the end of a part.
+fn told(response: Result<Response<'_>, Lost>) -> Result<String, String> {
+    match response {
+        Ok(Response::Tested { passed: true, text }) => Ok(String::from_utf8_lossy(text).into_owned()),
+        Ok(Response::Tested { text, .. }) => Err(String::from_utf8_lossy(text).into_owned()),
+        Ok(_) => Err("the library's process says what makes no sense".to_owned()),
+        Err(lost) => Err(why(lost)),
+    }
+}
+
+fn why(lost: Lost) -> String {
+    match lost {
+        Lost::Ended(Some(status)) => format!("the library ended its process: {status}"),
+        Lost::Late => "the library takes too long".to_owned(),
+        lost => lost.into_error(ErrorKind::Unavailable, "the library's process was lost").to_string(),
+    }
+}
+
+fn interface(trial: &mut Trial<'_>) -> Result<String, String> {
+    let (_, loaded) = trial.host.start().map_err(|error| error.to_string())?;
+    let Loaded { version, abi, functions } = &loaded;
+    let text = format!("version {version}, ABI {abi}, {functions} functions");
+    trial.loaded = Some(loaded);
+    Ok(text)
+}
+
+fn reopen(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    trial.part("write", &path, 1)?;
+    trial.part("read", &path, 1)
+}
+
+fn without_close(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    let mut child = trial.on_the_way("write-and-wait", &path, 1)?;
+    child.kill();
+    trial.part("read", &path, 1)
+}
+
+fn blobs(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    trial.part("blobs", &path, 0)?;
+    trial.part("read-blobs", &path, 0)
+}
+
+fn rollback(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    trial.part("rollback", &path, 0)?;
+    trial.part("read", &path, 1)
+}
+
+fn replace(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    trial.part("replace", &path, 0)?;
+    trial.part("read", &path, 20)
+}
+
+fn volume(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    let rows = trial.effort.rows.into();
+    let found = trial.part("volume", &path, rows)?;
+    trial.part("read-volume", &path, rows).map(|_| found)
+}
+
+/// Moments within a duration, and somewhat beyond, spread evenly however many are taken.
+fn moments(duration: Duration) -> impl Iterator<Item = Duration> {
+    /// The golden ratio's fraction: its multiples never come close to each other.
+    const STEP: f64 = 0.618_033_988_749_895;
+    (0u32..).map(move |at| duration.mul_f64((f64::from(at) * STEP).fract() * BEYOND))
+}
+
+fn kills_in_transaction(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    trial.part("write", &path, 1)?;
+    let duration = trial.duration("transaction", &path, 0)?;
+    for (at, moment) in (1..=trial.effort.kills_in_transaction).zip(moments(duration)) {
+        let find = |wrong| format!("before kill {at}: {wrong}");
+        let mut child = trial.on_the_way("transaction", &path, 0).map_err(find)?;
+        // That no answer came by then is what is waited for.
+        let _ = child.receive(Instant::now() + moment);
+        child.kill();
+    }
+    trial.part("read", &path, 1)?;
+    Ok(format!("{} kills", trial.effort.kills_in_transaction))
+}
+
+fn kills_in_commit(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    let mut stored = 1;
+    trial.duration("commit", &path, stored)?;
+    stored += 1;
+    let duration = trial.duration("commit", &path, stored)?;
+    let mut during = 0;
+    for (at, moment) in (1..=trial.effort.kills_in_commit).zip(moments(duration)) {
+        let next = stored + 1;
+        let mut child = trial.on_the_way("commit", &path, next)?;
+        let is_acknowledged = match child.receive(Instant::now() + moment) {
+            Err(Lost::Late) => false,
+            response => told(response).map(|_| true)?,
+        };
+        child.kill();
+        let found = trial.part("generation", &path, 0);
+        let found = found.map_err(|wrong| format!("after kill {at}: {wrong}"))?;
+        during += u32::from(!is_acknowledged);
+        match found.parse() {
+            Ok(found) if found == next || (found == stored && !is_acknowledged) => stored = found,
+            _ => {
+                return Err(format!(
+                    "after kill {at} commit {found} is there, and commit {stored} was acknowledged"
+                ));
+            }
+        }
+    }
+    Ok(format!("{} kills, {during} before the commit was acknowledged", trial.effort.kills_in_commit))
+}
+
+/// What the names of logs end with.
+const LOGS: [&str; 2] = ["-wal", "-journal"];
+
+/// A database that was killed after commits, so that there may be a log; its last commit.
+fn with_log(trial: &mut Trial<'_>) -> Result<(PathBuf, u64), String> {
+    const LAST: u64 = 3;
+    let path = trial.table()?;
+    trial.duration("commit", &path, 1)?;
+    trial.duration("commit", &path, 2)?;
+    let mut child = trial.on_the_way("commit", &path, LAST)?;
+    told(child.receive(Instant::now() + trial.host.deadline))?;
+    // It has the database still open, and never closes it.
+    child.kill();
+    Ok((path, LAST))
+}
+
+/// Copies a database, with its logs altered.
+fn damaged(
+    trial: &mut Trial<'_>,
+    path: &Path,
+    damage: &mut dyn FnMut(&mut Vec<u8>),
+) -> Result<Option<PathBuf>, String> {
+    let copy = trial.database();
+    let stem = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let entries = fs::read_dir(trial.scratch).map_err(|error| error.to_string())?;
+    let mut has_log = false;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(suffix) = name.strip_prefix(&stem) else { continue };
+        let mut bytes = fs::read(entry.path()).map_err(|error| error.to_string())?;
+        if LOGS.contains(&suffix) && !bytes.is_empty() {
+            has_log = true;
+            damage(&mut bytes);
+        }
+        let mut to = copy.as_os_str().to_owned();
+        to.push(suffix);
+        fs::write(PathBuf::from(to), bytes).map_err(|error| error.to_string())?;
+    }
+    Ok(has_log.then_some(copy))
+}
+
+const NO_LOG: &str = "no log is left after a kill";
+
+fn log_zeros(trial: &mut Trial<'_>) -> Result<String, String> {
+    let (path, last) = with_log(trial)?;
+    for length in [1, 512, 4_096, 3 * 4_096, 64 << 10] {
+        let zeros = &mut |log: &mut Vec<u8>| log.resize(log.len() + length, 0);
+        let Some(copy) = damaged(trial, &path, zeros)? else { return Ok(NO_LOG.to_owned()) };
+        let found = trial.part("generation", &copy, 0);
+        let found = found.map_err(|wrong| format!("with {length} zeros: {wrong}"))?;
+        if found != last.to_string() {
+            return Err(format!("with {length} zeros commit {found} is there instead of {last}"));
+        }
+    }
+    Ok(String::new())
+}
+
+fn log_damage(trial: &mut Trial<'_>) -> Result<String, String> {
+    const PLACES: usize = 8;
+    let (path, last) = with_log(trial)?;
+    let mut refused = 0;
+    for place in 0..PLACES {
+        let at = |log: &[u8]| log.len() * place / PLACES;
+        let cut = &mut |log: &mut Vec<u8>| log.truncate(at(log));
+        let flip = &mut |log: &mut Vec<u8>| {
+            let at = at(log);
+            log.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x40);
+        };
+        for (name, damage) in [("cut", cut as &mut dyn FnMut(&mut Vec<u8>)), ("flipped", flip)] {
+            let Some(copy) = damaged(trial, &path, damage)? else { return Ok(NO_LOG.to_owned()) };
+            let wrong = |wrong| format!("a log {name} at {place}/{PLACES}: {wrong}");
+            match &*trial.part("damaged-log", &copy, 0).map_err(wrong)? {
+                "refused" => refused += 1,
+                found if found.parse::<u64>().is_ok_and(|found| found <= last) => {}
+                found => return Err(wrong(format!("commit {found} is there"))),
+            }
+        }
+    }
+    Ok(format!("{refused} of {} refused, the others whole", 2 * PLACES))
+}
+
+fn full_disk(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    let number = |text: String| text.parse::<u64>().map_err(|_| text);
+    let acknowledged = trial.part("full-disk", &path, 0).and_then(number)?;
+    let found = trial.part("count", &path, 0).and_then(number)?;
+    match found {
+        // The one that failed may be there, as a whole.
+        found if found == acknowledged || found == acknowledged + 10 => {
+            Ok(format!("{acknowledged} rows fitted; by a limit for files"))
+        }
+        _ => Err(format!("{acknowledged} rows were acknowledged, and {found} are there")),
+    }
+}
+
+fn second_opener(trial: &mut Trial<'_>) -> Result<String, String> {
+    let path = trial.table()?;
+    let mut first = trial.on_the_way("hold", &path, 1_000)?;
+    // Whoever cannot open it is refused, too.
+    let second = trial.part("intrude", &path, 2_000).unwrap_or_else(|_| "refused".to_owned());
+    let first = told(first.ask(&Request::Continue, trial.host.deadline))?;
+    for (id, told) in [(1_000, &first), (2_000, &second)] {
+        let found = trial.part("has", &path, id)?;
+        if found != *told {
+            return Err(format!("a writer was told {told}, and its row is {found}"));
+        }
+    }
+    Ok(format!("the first is {first}, the second is {second}"))
+}

@@ -1,0 +1,166 @@
+//! What a self-test comes to, kept beside the store.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_sqlite::{VERDICT_FILE, create_private, directory_of, failed, with_suffix};
+use serde::{Deserialize, Serialize};
+
+use super::{Effort, Outcome, Step};
+use crate::library_file::LibraryFile;
+use crate::session::Loaded;
+
+/// The form of the file.
+const FORM: u32 = 1;
+
+/// Longer than any.
+const MAX_LENGTH: u64 = 64 << 10;
+
+/// That a library passed, where, and what of it was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verdict {
+    form: u32,
+    /// The library's sum, in hexadecimal digits.
+    pub sha256: String,
+    /// What the library calls its version.
+    pub version: String,
+    /// The number of its interface.
+    pub abi: u64,
+    /// The kernel's name, release and machine.
+    pub kernel: String,
+    /// The file system's type and device.
+    pub filesystem: String,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// SIGKILLs inside a transaction.
+    pub kills_in_transaction: u32,
+    /// SIGKILLs during commits.
+    pub kills_in_commit: u32,
+    /// Rows of the test of volume.
+    pub rows: u32,
+    /// Every step.
+    pub steps: Vec<Step>,
+}
+
+/// Where the verdict for a store is.
+#[must_use]
+pub fn verdict_path(store: &Path) -> PathBuf {
+    with_suffix(store, VERDICT_FILE)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn kernel() -> String {
+    let name = rustix::system::uname();
+    let parts = [name.sysname(), name.release(), name.machine()];
+    parts.map(|part| part.to_string_lossy().into_owned()).join(" ")
+}
+
+fn filesystem(store: &Path) -> Result<String> {
+    let directory = directory_of(store);
+    let unknown = |error: std::io::Error| failed("the file system cannot be told", directory, error);
+    let kind = rustix::fs::statfs(directory).map_err(|error| unknown(error.into()))?.f_type;
+    let device = fs::metadata(directory).map_err(unknown)?.dev();
+    Ok(format!("type {kind:#x} device {device:#x}"))
+}
+
+impl Verdict {
+    pub(crate) fn new(
+        file: &LibraryFile,
+        loaded: &Loaded,
+        store: &Path,
+        effort: Effort,
+        steps: &[Step],
+    ) -> Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Ok(Self {
+            form: FORM,
+            sha256: hexadecimal(&file.sha256()),
+            version: loaded.version.clone(),
+            abi: loaded.abi,
+            kernel: kernel(),
+            filesystem: filesystem(store)?,
+            at: now.map_or(0, |since| since.as_secs()),
+            kills_in_transaction: effort.kills_in_transaction,
+            kills_in_commit: effort.kills_in_commit,
+            rows: effort.rows,
+            steps: steps.to_vec(),
+        })
+    }
+
+    /// Keeps it beside the store, in place of an earlier one.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn keep(&self, store: &Path) -> Result<()> {
+        let path = verdict_path(store);
+        let part = with_suffix(&path, ".part");
+        let keep = || {
+            match fs::remove_file(&part) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = create_private(&part, directory_of(store))?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_all()?;
+            fs::rename(&part, &path)?;
+            File::open(directory_of(store))?.sync_all()
+        };
+        keep().map_err(|error| failed("the verdict on the library cannot be kept", &path, error))
+    }
+
+    /// What is kept beside the store; `None` if nothing is.
+    fn kept(store: &Path) -> Result<Option<Self>> {
+        let path = verdict_path(store);
+        let mut text = Vec::new();
+        let read = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.and_then(|file| file.take(MAX_LENGTH).read_to_end(&mut text)),
+        };
+        read.map_err(|error| failed("the verdict on the library cannot be read", &path, error))?;
+        // What cannot be understood is no verdict.
+        let verdict = serde_json::from_slice::<Self>(&text).ok();
+        Ok(verdict.filter(|verdict| verdict.form == FORM))
+    }
+}
+
+/// Refuses to open a store with a library that was not found fit for it, here.
+///
+/// # Errors
+/// `Unsupported`, saying what is missing or changed.
+pub fn require(store: &Path, library: &Path, sha256: [u8; 32]) -> Result<Verdict> {
+    let ask = |message: &'static str| {
+        Error::new(ErrorKind::Unsupported, message)
+            .with("library", library.display())
+            .with("help", "run `gwstore native check`, which tests the library and keeps the verdict")
+    };
+    let Some(verdict) = Verdict::kept(store)? else {
+        return Err(ask("the ZQLite library was not tested for this store"));
+    };
+    let now = [
+        ("library", &verdict.sha256, hexadecimal(&sha256)),
+        ("kernel", &verdict.kernel, kernel()),
+        ("file system", &verdict.filesystem, filesystem(store)?),
+    ];
+    for (what, tested, found) in now {
+        if *tested != found {
+            return Err(ask("the ZQLite library's test no longer holds: something changed since")
+                .with("changed", what)
+                .with("tested", tested)
+                .with("found", found));
+        }
+    }
+    let passes = |step: &Step| matches!(step.outcome, Outcome::Passed | Outcome::Information);
+    let is_whole = super::STEPS.iter().map(|step| step.name).eq(verdict.steps.iter().map(|it| &*it.name));
+    match is_whole && verdict.steps.iter().all(passes) {
+        true => Ok(verdict),
+        false => Err(ask("the ZQLite library's test was another one than this version's")),
+    }
+}

@@ -1,0 +1,334 @@
+//! The child: it alone has the library in it, and answers by its standard output what its standard
+//! input asks for.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::process::{Resource, Rlimit, setrlimit, umask};
+
+use crate::failure::Failure;
+use crate::library::{Connection, Library, Transaction};
+use crate::library_file::LibraryFile;
+use crate::message::{FILL, MAX_IDS, Request, Response, VALUE_HEADER, read};
+use crate::rows::{Rows, create};
+use crate::trial;
+
+/// How long one that lost its parent may take to end what it does.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The row whose value says whether a transaction builds on what is stored.
+pub const HEAD: u64 = 1;
+
+/// What is appended to a database's name for the lock of the child that has it open: one that lost its
+/// parent may still be writing when the next one comes.
+pub(crate) const CHILD_LOCK: &str = ".lock";
+
+/// Serves until the parent is gone or wants no more. The process should do nothing else: what the
+/// library breaks, it breaks here.
+#[must_use]
+pub fn run() -> ExitCode {
+    match Pipes::take().and_then(|mut pipes| serve(&mut pipes)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The pipes to the parent, under numbers that the library does not know.
+pub(crate) struct Pipes {
+    input: BufReader<File>,
+    output: File,
+    message: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Pipes {
+    fn take() -> io::Result<Self> {
+        // What the library makes is for nobody else, and what is in memory when it fails is not for a disk.
+        umask(Mode::RWXG | Mode::RWXO);
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        rustix::thread::set_no_new_privs(true)?;
+        let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let nothing = File::options().read(true).write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&nothing)?;
+        rustix::stdio::dup2_stdout(&nothing)?;
+        let watched = input.try_clone()?;
+        std::thread::spawn(move || end_with_parent(&watched));
+        let input = BufReader::with_capacity(64 << 10, input);
+        Ok(Self { input, output, message: Vec::new(), answer: Vec::new() })
+    }
+
+    pub(crate) fn answer(&mut self, response: &Response<'_>) -> io::Result<()> {
+        self.answer.clear();
+        response.encode(&mut self.answer);
+        self.output.write_all(&self.answer)
+    }
+
+    fn failed(&mut self, failure: &Failure, is_undone: bool) -> io::Result<()> {
+        self.answer(&Response::Failed {
+            is_undone,
+            operation: failure.operation.as_bytes(),
+            code: u64::from(failure.code.cast_unsigned()),
+            category: u64::from(failure.category.number().cast_unsigned()),
+            message: failure.message.as_bytes(),
+        })
+    }
+
+    /// Waits for the parent's word, in a part of the self-test.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        match read(&mut self.input, &mut self.message)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// Ends the process once the parent is gone, also if the library never returns.
+fn end_with_parent(input: &File) {
+    // Only the end is waited for: what there is to read is somebody else's.
+    while poll(&mut [PollFd::new(input, PollFlags::empty())], None).is_err() {}
+    std::thread::sleep(GRACE);
+    std::process::exit(1);
+}
+
+fn protocol() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the parent asks for what makes no sense now")
+}
+
+fn serve(pipes: &mut Pipes) -> io::Result<()> {
+    let Some(library) = load(pipes)? else { return Ok(()) };
+    let mut message = Vec::new();
+    while read(&mut pipes.input, &mut message)? {
+        match Request::decode(&message).map_err(|_| protocol())? {
+            Request::Open { path, create, shared } => {
+                let path = path_of(path)?;
+                let _lock = Lock::take(&path, shared)?;
+                return store(pipes, &library, &path, create);
+            }
+            Request::Test { part, path, argument } => {
+                let (path, part) = (path_of(path)?, std::str::from_utf8(part));
+                let part = part.map_err(|_| protocol())?;
+                let outcome = trial::run(pipes, &library, part, &path, argument);
+                let (passed, text) = match outcome {
+                    Ok(text) => (true, text),
+                    Err(text) => (false, text),
+                };
+                pipes.answer(&Response::Tested { passed, text: text.as_bytes() })?;
+            }
+            _ => return Err(protocol()),
+        }
+    }
+    Ok(())
+}
+
+fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
+    std::str::from_utf8(bytes).map(PathBuf::from).map_err(|_| protocol())
+}
+
+/// Loads what the first message names. The library stays as it is from then on.
+fn load(pipes: &mut Pipes) -> io::Result<Option<Library>> {
+    let mut message = Vec::new();
+    if !read(&mut pipes.input, &mut message)? {
+        return Ok(None);
+    }
+    let Ok(Request::Load { path, sha256 }) = Request::decode(&message) else {
+        return Err(protocol());
+    };
+    let mut refuse = |is_file, why: &str| {
+        pipes.answer(&Response::Refused { is_file, why: why.as_bytes() }).map(|()| None)
+    };
+    let file = match LibraryFile::read(&path_of(path)?) {
+        Ok(file) if file.sha256() == sha256 => file,
+        Ok(_) => {
+            return refuse(true, "the library's file was replaced since it was looked at");
+        }
+        Err(error) => return refuse(true, &error.to_string()),
+    };
+    let (pinned, path) = file.pinned()?;
+    let loaded = Library::load(&path);
+    drop(pinned);
+    match loaded {
+        Ok(library) => {
+            pipes.answer(&Response::Loaded {
+                version: library.version().as_bytes(),
+                abi: u64::try_from(library.abi()).unwrap_or_default(),
+                functions: library.functions() as u64,
+            })?;
+            Ok(Some(library))
+        }
+        Err(error) => refuse(false, &error.to_string()),
+    }
+}
+
+/// Keeps the children of other parents away from a database. One that lost its parent is waited for: it
+/// ends soon.
+struct Lock(#[allow(dead_code)] File);
+
+impl Lock {
+    fn take(database: &Path, shared: bool) -> io::Result<Self> {
+        let mut name = database.as_os_str().to_owned();
+        name.push(CHILD_LOCK);
+        let file = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name))?;
+        let operation = match shared {
+            true => FlockOperation::LockShared,
+            false => FlockOperation::LockExclusive,
+        };
+        flock(&file, operation)?;
+        Ok(Self(file))
+    }
+}
+
+/// Serves one database.
+fn store(pipes: &mut Pipes, library: &Library, path: &Path, is_new: bool) -> io::Result<()> {
+    let connection = match library.open(path) {
+        Ok(connection) => connection,
+        Err(failure) => return pipes.failed(&failure, true),
+    };
+    if is_new && let Err(failure) = create(&connection) {
+        return pipes.failed(&failure, true);
+    }
+    let mut rows = match Rows::prepare(&connection) {
+        Ok(rows) => rows,
+        Err(failure) => return pipes.failed(&failure, true),
+    };
+    pipes.answer(&Response::Done)?;
+    let mut message = Vec::new();
+    let mut transaction = Under::None;
+    while read(&mut pipes.input, &mut message)? {
+        let request = Request::decode(&message).map_err(|_| protocol())?;
+        match request {
+            Request::Scan { after } => scan(pipes, &mut rows, after)?,
+            Request::Read { ids } => values(pipes, &mut rows, &ids)?,
+            Request::Begin { expected } => {
+                transaction = begin(&connection, &mut rows, expected);
+            }
+            Request::Put { rows: put } => transaction.work(|| {
+                put.iter().try_for_each(|(id, value)| rows.insert(signed(*id), value))
+            }),
+            Request::Delete { ids } => {
+                transaction.work(|| ids.iter().try_for_each(|id| rows.delete(signed(*id))));
+            }
+            Request::Commit => {
+                let ended = std::mem::replace(&mut transaction, Under::None);
+                if !commit(pipes, ended)? {
+                    // What is not undone is undone by whoever opens the database next.
+                    return Err(protocol());
+                }
+            }
+            Request::Close => {
+                drop(transaction);
+                drop(rows);
+                drop(connection);
+                return pipes.answer(&Response::Done);
+            }
+            _ => return Err(protocol()),
+        }
+    }
+    Ok(())
+}
+
+/// The transaction that is under way.
+enum Under<'c> {
+    None,
+    Way(Transaction<'c>),
+    /// It was given up, because of this; `true`: and undone.
+    Failed(Failure, bool),
+    Conflict,
+}
+
+impl Under<'_> {
+    /// Does a part of it, unless it was given up.
+    fn work(&mut self, work: impl FnOnce() -> Result<(), Failure>) {
+        if let Self::Way(_) = self
+            && let Err(failure) = work()
+        {
+            self.give_up(failure);
+        }
+    }
+
+    fn give_up(&mut self, failure: Failure) {
+        let is_undone = match std::mem::replace(self, Self::None) {
+            Self::Way(transaction) => transaction.rollback().is_ok(),
+            _ => true,
+        };
+        *self = Self::Failed(failure, is_undone);
+    }
+}
+
+fn begin<'c>(connection: &'c Connection<'c>, rows: &mut Rows<'_>, expected: &[u8]) -> Under<'c> {
+    let mut under = match connection.begin() {
+        Ok(transaction) => Under::Way(transaction),
+        Err(failure) => return Under::Failed(failure, true),
+    };
+    match rows.get(signed(HEAD), |found| found.unwrap_or_default() == expected) {
+        Ok(true) => under,
+        Ok(false) => match std::mem::replace(&mut under, Under::None) {
+            Under::Way(transaction) => match transaction.rollback() {
+                Ok(()) => Under::Conflict,
+                Err(failure) => Under::Failed(failure, false),
+            },
+            other => other,
+        },
+        Err(failure) => {
+            under.give_up(failure);
+            under
+        }
+    }
+}
+
+/// Ends the transaction, and says whether this process can be used any more.
+fn commit(pipes: &mut Pipes, under: Under<'_>) -> io::Result<bool> {
+    match under {
+        Under::None => Err(protocol()),
+        Under::Conflict => pipes.answer(&Response::Conflict).map(|()| true),
+        // It was never committed, so whoever opens the database next does not find it.
+        Under::Failed(failure, is_undone) => pipes.failed(&failure, true).map(|()| is_undone),
+        Under::Way(transaction) => match transaction.commit() {
+            Ok(()) => pipes.answer(&Response::Done).map(|()| true),
+            Err(failure) => pipes.failed(&failure, false).map(|()| false),
+        },
+    }
+}
+
+fn scan(pipes: &mut Pipes, rows: &mut Rows<'_>, after: u64) -> io::Result<()> {
+    let mut found: Vec<(u64, u32, Vec<u8>)> = Vec::new();
+    let scanned = rows.scan(signed(after), |id, value| {
+        let beginning = value.get(..VALUE_HEADER).unwrap_or(value).to_vec();
+        found.push((id.cast_unsigned(), u32::try_from(value.len()).unwrap_or(u32::MAX), beginning));
+    });
+    match scanned {
+        Ok(_) => {
+            let rows = found.iter().map(|(id, length, it)| (*id, *length, &it[..])).collect();
+            pipes.answer(&Response::Scanned { rows })
+        }
+        Err(failure) => pipes.failed(&failure, true),
+    }
+}
+
+fn values(pipes: &mut Pipes, rows: &mut Rows<'_>, ids: &[u64]) -> io::Result<()> {
+    let (mut found, mut size) = (Vec::new(), 0);
+    for id in ids.iter().take(MAX_IDS) {
+        match rows.get(signed(*id), |value| value.map(<[u8]>::to_vec)) {
+            Ok(value) => {
+                size += value.as_ref().map_or(0, Vec::len);
+                found.push(value);
+            }
+            Err(failure) => return pipes.failed(&failure, true),
+        }
+        if size > FILL {
+            break;
+        }
+    }
+    pipes.answer(&Response::Values { values: found.iter().map(Option::as_deref).collect() })
+}
+
+/// Numbers of rows are at most `i64::MAX`.
+fn signed(id: u64) -> i64 {
+    i64::try_from(id).unwrap_or(i64::MAX)
+}
