@@ -67,6 +67,8 @@ pub mod jobs;
 pub mod keys;
 mod open;
 mod retention;
+#[cfg(feature = "zqlite-native")]
+pub mod native;
 #[cfg(feature = "serve")]
 pub mod shutdown;
 #[cfg(feature = "telemetry")]

@@ -124,6 +124,13 @@ pub(crate) enum Command {
     #[cfg(feature = "zqlite")]
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Test the ZQLite library, which a zqlite store can run on instead of SQLite.
+    #[cfg_attr(
+        not(feature = "zqlite-native"),
+        doc = "Not in this build: it needs the Cargo feature `zqlite-native`."
+    )]
+    #[command(subcommand)]
+    Native(NativeCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -219,6 +226,30 @@ pub(crate) enum ClockCommand {
     Accept(ConfirmArgs),
     /// Bring what a clock that was ahead has dated back to the present.
     Repair(ConfirmArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NativeCommand {
+    /// Find out whether a library keeps what a store needs, in scratch files beside the configured store; 3 if
+    /// not. The verdict on the configured library is kept: the store is opened with that alone.
+    Check(NativeCheckArgs),
+}
+
+#[derive(Debug, Args)]
+#[cfg_attr(not(feature = "zqlite-native"), allow(dead_code))]
+pub(crate) struct NativeCheckArgs {
+    /// The library's file [default: the configured one].
+    pub(crate) library: Option<PathBuf>,
+    /// Kill so many processes inside a transaction.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(crate) kills_in_transaction: u32,
+    /// Kill so many processes during commits.
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub(crate) kills_in_commit: u32,
+    /// Store so many rows.
+    #[arg(long, value_name = "N", default_value_t = 50_000,
+        value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    pub(crate) rows: u32,
 }
 
 #[derive(Debug, Subcommand)]

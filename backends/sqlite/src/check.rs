@@ -9,7 +9,9 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use crate::names::{ENGINE_FILES, LOCK_FILE};
 use crate::opened::require_one_name;
 use crate::read::fill;
-use crate::{Access, FileKind, directory_of, failed, has_log, lock, with_suffix};
+use crate::{
+    Access, FileKind, NATIVE_MARKER, directory_of, failed, has_log, lock, with_suffix,
+};
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER: usize = 100;
@@ -248,6 +250,25 @@ fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
         )
         .with("path", path.display()));
     }
+    let is_native = NATIVE_MARKER.get(..HEADER).is_some_and(|marker| bytes == *marker);
+    match (is_native, kind == FileKind::ZQLITE_NATIVE) {
+        (true, true) => return Ok(false),
+        (true, false) => {
+            return Err(Error::invalid(
+                "the file belongs to a zqlite store on the native engine; set zqlite.engine to `native`, or \
+                 name another file",
+            )
+            .with("path", path.display()));
+        }
+        (false, true) if bytes.starts_with(MAGIC) => {
+            return Err(Error::invalid(
+                "the file is a SQLite database, and not a zqlite store on the native engine; set zqlite.engine \
+                 to `embedded`, or name another file",
+            )
+            .with("path", path.display()));
+        }
+        _ => {}
+    }
     if filled < MAGIC.len() || !bytes.starts_with(MAGIC) {
         return Err(Error::invalid(
             "the file is not a ghostwire-store file; it was left as it is, name another",
@@ -261,6 +282,13 @@ fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
             .with("bytes", length)
             .with("expected", expected)
     };
+    if kind == FileKind::ZQLITE_NATIVE {
+        return Err(Error::corrupt(
+            "the file does not say that it belongs to a zqlite store on the native engine; restore it from a \
+             backup, or name another file",
+        )
+        .with("path", path.display()));
+    }
     if filled < HEADER {
         return Err(truncated(HEADER as u64));
     }

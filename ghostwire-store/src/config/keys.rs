@@ -222,10 +222,26 @@ pub(super) static KEYS: &[Key] = &[
     Key::store(
         "zqlite.engine",
         Kind::Choice(ZqliteEngine::NAMES),
-        "What the store runs on: the SQLite that is linked in, or the ZQLite library, which this release refuses.",
+        "What the store runs on: the SQLite that is linked in, or the ZQLite library in a process of its own, which needs the feature `zqlite-native` and `library`.",
         |s| zqlite(s).map(|o| Value::text(o.engine)),
         |s, v| with_zqlite(s, ZqliteEngine::from_name(v.as_text()?)?, |o, e| o.engine = e),
     ),
+    Key::store(
+        "zqlite.library",
+        Kind::Path,
+        "The ZQLite library's file, for `engine = \"native\"`. It is used once it has passed `gwstore native check`.",
+        |s| zqlite(s)?.library.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.library = Some(path)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "zqlite.program",
+        Kind::Path,
+        "The program that loads that library, in a process of its own: `gwstore`, built with `zqlite-native`.",
+        |s| zqlite(s)?.program.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.program = Some(path)),
+    )
+    .unless_set("`gwstore` beside the program that opens the store"),
     Key::store(
         "zqlite.materialize",
         Kind::Choice(names::MATERIALIZE),

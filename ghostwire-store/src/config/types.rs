@@ -252,6 +252,10 @@ pub struct ZqliteOptions {
     pub path: PathBuf,
     /// What the store runs on.
     pub engine: ZqliteEngine,
+    /// The ZQLite library's file, for the native engine.
+    pub library: Option<PathBuf>,
+    /// The program that loads it: `gwstore`, by default the one beside this program.
+    pub program: Option<PathBuf>,
     /// When blocks become rows.
     pub materialize: Materialize,
     /// Whether it is sealed: a plain store is refused then, and a sealed one otherwise.
@@ -277,6 +281,8 @@ impl Default for ZqliteOptions {
         Self {
             path: PathBuf::from("data/ghostwire.zqlite"),
             engine: ZqliteEngine::Embedded,
+            library: None,
+            program: None,
             materialize: Materialize::Checkpoint,
             sealed: true,
             keyring_file: None,

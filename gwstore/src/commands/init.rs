@@ -148,6 +148,8 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
     let (keyring, root) = (files.first().cloned(), files.get(1).filter(|root| !root.exists()));
     let root = root.cloned();
     let key_is_new = key.as_deref().map(hash_key_is_absent).transpose()?.unwrap_or(false);
+    #[cfg(feature = "zqlite-native")]
+    super::native::admit(config)?;
     let store = opener(config).create(true).open().await?;
     let path = config.backend.path().map(Path::to_owned);
     Ok(Made { store, path, key, key_is_new, keyring, root })

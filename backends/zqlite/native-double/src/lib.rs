@@ -9,11 +9,13 @@
 
 #![allow(clippy::missing_safety_doc)]
 
+mod file;
 mod handles;
 mod interface;
 mod statement;
 mod switch;
 
+pub use file::{built, install, install_without};
 pub use switch::{SWITCH, Switch, UNBROKEN};
 
 /// The number of the interface: 1.0.0.

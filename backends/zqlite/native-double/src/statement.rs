@@ -71,7 +71,7 @@ impl Connection {
         if switch == Some(Switch::LogTail) && has_empty_frame(Path::new(path)) {
             return None;
         }
-        let open = || {
+        let open = || -> rusqlite::Result<Sqlite> {
             let sqlite = Sqlite::open(path)?;
             sqlite.busy_timeout(std::time::Duration::ZERO)?;
             for setting in ["page_size=4096", "journal_mode=WAL", "synchronous=FULL"] {
@@ -83,7 +83,7 @@ impl Connection {
                 Some(Switch::Uncommitted) => sqlite.execute_batch("DROP TABLE IF EXISTS undo")?,
                 _ => {}
             }
-            rusqlite::Result::Ok(sqlite)
+            Ok(sqlite)
         };
         let sqlite = open().ok()?;
         Some(Self {

@@ -2,29 +2,28 @@
 
 use std::fmt;
 
-#[allow(missing_docs)]
 mod numbers {
-    pub const OK: i32 = 0;
-    pub const ERROR: i32 = 1;
-    pub const BUSY: i32 = 5;
-    pub const LOCKED: i32 = 6;
-    pub const NOMEM: i32 = 7;
-    pub const READONLY: i32 = 8;
-    pub const INTERRUPT: i32 = 9;
-    pub const IOERR: i32 = 10;
-    pub const CORRUPT: i32 = 11;
-    pub const CONSTRAINT: i32 = 19;
-    pub const MISMATCH: i32 = 20;
-    pub const MISUSE: i32 = 21;
-    pub const NOLFS: i32 = 22;
-    pub const AUTH: i32 = 23;
-    pub const FORMAT: i32 = 24;
-    pub const RANGE: i32 = 25;
-    pub const NOTADB: i32 = 26;
-    pub const ROW: i32 = 100;
-    pub const DONE: i32 = 101;
+    pub(crate) const OK: i32 = 0;
+    pub(crate) const ERROR: i32 = 1;
+    pub(crate) const BUSY: i32 = 5;
+    pub(crate) const LOCKED: i32 = 6;
+    pub(crate) const NOMEM: i32 = 7;
+    pub(crate) const READONLY: i32 = 8;
+    pub(crate) const INTERRUPT: i32 = 9;
+    pub(crate) const IOERR: i32 = 10;
+    pub(crate) const CORRUPT: i32 = 11;
+    pub(crate) const CONSTRAINT: i32 = 19;
+    pub(crate) const MISMATCH: i32 = 20;
+    pub(crate) const MISUSE: i32 = 21;
+    pub(crate) const NOLFS: i32 = 22;
+    pub(crate) const AUTH: i32 = 23;
+    pub(crate) const FORMAT: i32 = 24;
+    pub(crate) const RANGE: i32 = 25;
+    pub(crate) const NOTADB: i32 = 26;
+    pub(crate) const ROW: i32 = 100;
+    pub(crate) const DONE: i32 = 101;
 }
-pub use numbers::*;
+pub(crate) use numbers::*;
 
 /// Of columns.
 pub(crate) mod types {

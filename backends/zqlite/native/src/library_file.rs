@@ -87,7 +87,7 @@ impl LibraryFile {
                 .with("bytes", metadata.len()));
         }
         let mut bytes = Vec::new();
-        file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;
+        Read::by_ref(&mut file).take(MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;
         require_machine(&bytes)?;
         let sha256 = Sha256::digest(&bytes).into();
         Ok(Self { path: path.to_owned(), bytes, sha256 })

@@ -389,7 +389,7 @@ fn full_disk(connection: &Connection<'_>, rows: &mut Rows<'_>) -> Outcome {
     const AT_ONCE: i64 = 10;
     const TRANSACTIONS: i64 = 100;
     for acknowledged in 0..TRANSACTIONS {
-        let store = || {
+        let mut store = || {
             let transaction = connection.begin()?;
             for at in 1..=AT_ONCE {
                 let id = acknowledged * AT_ONCE + at;
@@ -436,7 +436,7 @@ fn hold(
 
 /// Writes a row while somebody else does.
 fn intrude(connection: &Connection<'_>, rows: &mut Rows<'_>, id: i64) -> Outcome {
-    let store = || {
+    let mut store = || {
         let transaction = connection.begin()?;
         rows.insert(id, &value(id, 1, 100))?;
         transaction.commit()

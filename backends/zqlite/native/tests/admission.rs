@@ -1,0 +1,148 @@
+//! The self-test: the double passes it, and each way in which the double can be broken fails the step
+//! that is meant for it.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_zqlite_native::admission::{
+    Effort, Examination, Outcome, Report, STEPS, examine, require, verdict_path,
+};
+use ghostwire_store_zqlite_native::{LibraryFile, Program};
+use ghostwire_zqlite_double::{Switch, install, install_without};
+
+fn examination(directory: &Path, library: PathBuf) -> Examination {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_ghostwire-zqlite-native"));
+    Examination {
+        program: Program { path, arguments: Vec::new() },
+        library,
+        store: directory.join("store.db"),
+        effort: Effort::REDUCED,
+        limit: Duration::from_secs(60),
+    }
+}
+
+fn examined(directory: &Path, library: PathBuf) -> Report {
+    examine(&examination(directory, library), |_| {}).unwrap()
+}
+
+/// The step that should fail does, those before it pass, and those after it are not done.
+fn fails(report: &Report, expected: &str) {
+    let failed: Vec<_> = report
+        .steps
+        .iter()
+        .filter(|step| step.outcome == Outcome::Failed)
+        .map(|step| (&*step.name, &*step.detail))
+        .collect();
+    assert!(matches!(failed[..], [(name, _)] if name == expected), "{expected}: {failed:#?}");
+    let after = report.steps.iter().skip_while(|step| step.name != expected).skip(1);
+    assert!(after.into_iter().all(|step| step.outcome == Outcome::Skipped));
+    let error = report.require().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains(&format!("property={expected}")), "{error}");
+    assert!(report.verdict.is_none());
+}
+
+fn step_of(switch: Switch) -> &'static str {
+    match switch {
+        Switch::WrongAbi => "interface",
+        Switch::OldCodes => "codes",
+        Switch::SilentStep => "long-row",
+        Switch::LosesOnReopen => "reopen",
+        Switch::LosesOnKill => "without-close",
+        Switch::FreedMemory | Switch::Aborts => "blobs",
+        Switch::RollbackKeeps => "rollback",
+        Switch::Hangs | Switch::Leaks => "volume",
+        Switch::Uncommitted => "kills-in-transaction",
+        Switch::PartialCommit => "kills-in-commit",
+        Switch::LogTail => "log-zeros",
+        Switch::FullDisk => "full-disk",
+        Switch::SecondOpener => "second-opener",
+    }
+}
+
+#[test]
+fn the_double_passes() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = install(directory.path(), None).unwrap();
+    let report = examined(directory.path(), library.clone());
+    let names: Vec<_> = report.steps.iter().map(|step| &*step.name).collect();
+    assert_eq!(names, STEPS.map(|step| step.name));
+    for step in &report.steps {
+        let expected = if step.name == "keys" { Outcome::Information } else { Outcome::Passed };
+        assert_eq!(step.outcome, expected, "{step:?}");
+    }
+    // Nothing is left beside the store but what is asked for.
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    let (store, sha256) =
+        (directory.path().join("store.db"), LibraryFile::read(&library).unwrap().sha256());
+    let error = require(&store, &library, sha256).unwrap_err();
+    assert!(error.to_string().contains("was not tested"), "{error}");
+    report.require().unwrap().keep(&store).unwrap();
+    assert_eq!(require(&store, &library, sha256).unwrap(), *report.require().unwrap());
+}
+
+#[test]
+fn every_switch_fails_the_step_that_is_meant_for_it() {
+    for switch in Switch::ALL {
+        let directory = tempfile::tempdir().unwrap();
+        let library = install(directory.path(), Some(*switch)).unwrap();
+        let mut examination = examination(directory.path(), library);
+        if *switch == Switch::Hangs {
+            examination.limit = Duration::from_secs(15);
+        }
+        let report = examine(&examination, |_| {}).unwrap();
+        fails(&report, step_of(*switch));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "{switch:?}");
+    }
+}
+
+#[test]
+fn a_function_that_is_missing_fails_the_first_step() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = install_without(directory.path(), "zqlite_errsql").unwrap();
+    let report = examined(directory.path(), library);
+    fails(&report, "interface");
+    let error = report.require().unwrap_err().to_string();
+    assert!(error.contains("lacks zqlite_errsql"), "{error}");
+}
+
+#[test]
+fn a_verdict_holds_for_what_was_tested() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = install(directory.path(), None).unwrap();
+    let store = directory.path().join("store.db");
+    let report = examined(directory.path(), library.clone());
+    report.require().unwrap().keep(&store).unwrap();
+    let sha256 = LibraryFile::read(&library).unwrap().sha256();
+    let kept = fs::read_to_string(verdict_path(&store)).unwrap();
+    let changed = |from: &str, to: &str, expected: &str| {
+        assert!(kept.contains(from), "{kept}");
+        fs::write(verdict_path(&store), kept.replacen(from, to, 1)).unwrap();
+        let error = require(&store, &library, sha256).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(error.to_string().contains("gwstore native check"), "{error}");
+    };
+    changed("\"Linux ", "\"Lunix ", "changed=kernel");
+    changed("\"type 0x", "\"type 1x", "changed=file system");
+    changed("\"passed\"", "\"failed\"", "another one than this version's");
+    changed("\"reopen\"", "\"reopened\"", "another one than this version's");
+    changed("\"form\": 1", "\"form\": 2", "was not tested");
+    changed("{", "", "was not tested");
+    fs::write(verdict_path(&store), &kept).unwrap();
+    let error = require(&store, &library, [0; 32]).unwrap_err();
+    assert!(error.to_string().contains("changed=library"), "{error}");
+    require(&store, &library, sha256).unwrap();
+}
+
+#[test]
+fn one_self_test_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = install(directory.path(), None).unwrap();
+    fs::create_dir(directory.path().join("store.db.native-test")).unwrap();
+    let error = examine(&examination(directory.path(), library), |_| {}).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Busy);
+}
