@@ -82,7 +82,9 @@ fn native() -> LocalFiles {
     LocalFiles::new("zqlite-native", |path, opening: Opening| async move {
         let double = Double::the_one();
         // A place of its own for each store, and one test of the library for all.
-        if !opening.read_only && !ghostwire_store_zqlite_native::admission::verdict_path(&path).exists() {
+        if !opening.read_only
+            && !ghostwire_store_zqlite_native::admission::verdict_path(&path).exists()
+        {
             double.verdict.keep(&path)?;
         }
         let options = zqlite(path, &opening)

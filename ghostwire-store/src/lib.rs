@@ -65,10 +65,10 @@ pub mod http;
 pub mod jobs;
 #[cfg(feature = "zqlite")]
 pub mod keys;
-mod open;
-mod retention;
 #[cfg(feature = "zqlite-native")]
 pub mod native;
+mod open;
+mod retention;
 #[cfg(feature = "serve")]
 pub mod shutdown;
 #[cfg(feature = "telemetry")]

@@ -70,12 +70,15 @@ pub(crate) fn engine(config: &Config, options: &ZqliteOptions) -> Result<NativeO
 /// `InvalidArgument` if the store is none of zqlite's, or no library is named.
 pub fn examination(config: &Config, other: Option<&Path>, effort: Effort) -> Result<Examination> {
     let BackendChoice::Zqlite(options) = &config.backend else {
-        return Err(Error::invalid("the ZQLite library is for stores of zqlite; choose that backend")
-            .with("backend", config.backend.kind()));
+        return Err(Error::invalid(
+            "the ZQLite library is for stores of zqlite; choose that backend",
+        )
+        .with("backend", config.backend.kind()));
     };
     let library = match other {
         Some(other) => absolute(other)?,
-        None => library(config, options)?,
+        None => library(config, options)
+            .map_err(|error| error.with("source", config.origin_of(&config.store_key("engine"))))?,
     };
     let (program, store) = (program(options)?, options.path.clone());
     Ok(Examination { program, library, store, effort, limit: LIMIT })

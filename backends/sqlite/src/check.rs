@@ -9,9 +9,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use crate::names::{ENGINE_FILES, LOCK_FILE};
 use crate::opened::require_one_name;
 use crate::read::fill;
-use crate::{
-    Access, FileKind, NATIVE_MARKER, directory_of, failed, has_log, lock, with_suffix,
-};
+use crate::{Access, FileKind, NATIVE_MARKER, directory_of, failed, has_log, lock, with_suffix};
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER: usize = 100;

@@ -14,8 +14,7 @@ pub const NATIVE_FILE: &str = ".native";
 
 /// The library's own files beside that database, the lock of the process that has it open, and those of
 /// SQLite, for the double that stands in for the library.
-const NATIVE_FILES: [&str; 7] =
-    ["", "-wal", "-lock", "-writer", "-journal", "-shm", ".lock"];
+const NATIVE_FILES: [&str; 7] = ["", "-wal", "-lock", "-writer", "-journal", "-shm", ".lock"];
 
 /// Of such a store: what the self-test of the library found, and the test's scratch directory.
 pub const VERDICT_FILE: &str = ".verdict";

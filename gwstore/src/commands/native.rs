@@ -57,9 +57,10 @@ fn tell(step: &Step, shell: &mut Shell<'_>) -> Outcome {
     };
     match outcome {
         Found::Skipped => shell.line(format_args!("{name:<21} {}", outcome.name())),
-        _ => {
-            shell.line(format_args!("{name:<21} {:<12}{says}{detail} ({milliseconds} ms)", outcome.name()))
-        }
+        _ => shell.line(format_args!(
+            "{name:<21} {:<12}{says}{detail} ({milliseconds} ms)",
+            outcome.name()
+        )),
     }
 }
 
@@ -86,7 +87,7 @@ pub(super) fn admit(config: &Config) -> Result<()> {
     }
     tracing::info!(library = %wanted.library.display(), "testing the ZQLite library");
     let report = examine(&wanted, |step| {
-        tracing::info!(step = step.name, outcome = step.outcome.name(), detail = step.detail);
+        tracing::info!(step = step.name, outcome = step.outcome.name(), detail = %step.detail);
     })?;
     report.require()?.keep(&wanted.store)
 }

@@ -50,9 +50,9 @@ fn altered(directory: &Path, from: &[u8], to: &[u8]) -> io::Result<PathBuf> {
     let mut bytes = fs::read(built()?)?;
     let mut is_found = from == to;
     let mut at = 0;
-    while let Some(found) = bytes.get(at..).and_then(|rest| {
-        rest.windows(from.len()).position(|window| window == from)
-    }) {
+    while let Some(found) =
+        bytes.get(at..).and_then(|rest| rest.windows(from.len()).position(|window| window == from))
+    {
         at += found;
         if let Some(place) = bytes.get_mut(at..at + to.len()) {
             place.copy_from_slice(to);

@@ -28,8 +28,7 @@ pub(crate) unsafe fn borrow<'h, T>(handle: *mut T) -> Option<&'h mut T> {
 /// # Safety
 /// As [`borrow`].
 pub(crate) unsafe fn take<T>(handle: *mut T) -> Option<Box<T>> {
-    let was_alive =
-        ALIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&(handle as usize));
+    let was_alive = ALIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&(handle as usize));
     // SAFETY: it was given by `give`, and nobody else takes it any more.
     was_alive.then(|| unsafe { Box::from_raw(handle) })
 }

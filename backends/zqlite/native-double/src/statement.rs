@@ -55,9 +55,10 @@ fn has_empty_frame(database: &Path) -> bool {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
     let log = std::fs::read(PathBuf::from(log)).unwrap_or_default();
-    log.get(HEADER..).unwrap_or_default().chunks(FRAME).any(|frame| {
-        frame.get(..24).is_some_and(|header| header.iter().all(|byte| *byte == 0))
-    })
+    log.get(HEADER..)
+        .unwrap_or_default()
+        .chunks(FRAME)
+        .any(|frame| frame.get(..24).is_some_and(|header| header.iter().all(|byte| *byte == 0)))
 }
 
 impl Connection {
@@ -130,7 +131,6 @@ impl Connection {
     pub(crate) fn hidden(&self, code: i32) -> i32 {
         match (self.switch, code) {
             (Some(Switch::FullDisk), IOERR) | (Some(Switch::SecondOpener), BUSY) => OK,
-            (Some(Switch::SilentStep), _) => OK,
             _ => code,
         }
     }
@@ -140,14 +140,14 @@ impl Connection {
             return Err(self.note(MISUSE, "a transaction is open"));
         }
         let sql = match self.switch {
-            Some(Switch::LosesOnKill) => "SAVEPOINT one",
+            Some(Switch::LosesOnKill) => "SAVEPOINT one".to_owned(),
             Some(Switch::Uncommitted) => match self.table() {
-                Some(table) => &format!("CREATE TABLE undo AS SELECT * FROM {table}"),
-                None => "SELECT 1",
+                Some(table) => format!("CREATE TABLE undo AS SELECT * FROM {table}"),
+                None => "SELECT 1".to_owned(),
             },
-            _ => "BEGIN IMMEDIATE",
+            _ => "BEGIN IMMEDIATE".to_owned(),
         };
-        let begun = self.sqlite.execute_batch(sql);
+        let begun = self.sqlite.execute_batch(&sql);
         let outcome = self.noted(begun);
         let outcome = outcome.or_else(|code| match self.hidden(code) {
             OK => Ok(()),
@@ -271,7 +271,7 @@ impl Connection {
             Some(Switch::Hangs) if self.inserted >= 31_000 => loop {
                 std::thread::park();
             },
-            Some(Switch::Leaks) => self.leaked.push(vec![1; 64 << 10]),
+            Some(Switch::Leaks) => self.leaked.push(vec![1; 32 << 10]),
             _ => {}
         }
         match row > LONGEST_ROW {

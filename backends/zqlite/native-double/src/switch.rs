@@ -39,7 +39,7 @@ switches! {
     LosesOnReopen = "loses-on-reopen",
     /// What was written is only kept by closing.
     LosesOnKill = "loses-on-kill",
-    /// A blob that is read was freed before.
+    /// A blob of more than 52 bytes that is read was freed before.
     FreedMemory = "freed-memory",
     /// It aborts over rows of more than 52 bytes.
     Aborts = "aborts",

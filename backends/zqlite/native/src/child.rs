@@ -174,7 +174,8 @@ impl Lock {
     fn take(database: &Path, shared: bool) -> io::Result<Self> {
         let mut name = database.as_os_str().to_owned();
         name.push(CHILD_LOCK);
-        let file = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name))?;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(PathBuf::from(name))?;
         let operation = match shared {
             true => FlockOperation::LockShared,
             false => FlockOperation::LockExclusive,
@@ -208,9 +209,8 @@ fn store(pipes: &mut Pipes, library: &Library, path: &Path, is_new: bool) -> io:
             Request::Begin { expected } => {
                 transaction = begin(&connection, &mut rows, expected);
             }
-            Request::Put { rows: put } => transaction.work(|| {
-                put.iter().try_for_each(|(id, value)| rows.insert(signed(*id), value))
-            }),
+            Request::Put { rows: put } => transaction
+                .work(|| put.iter().try_for_each(|(id, value)| rows.insert(signed(*id), value))),
             Request::Delete { ids } => {
                 transaction.work(|| ids.iter().try_for_each(|id| rows.delete(signed(*id))));
             }

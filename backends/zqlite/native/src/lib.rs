@@ -11,7 +11,9 @@
 //! be had. It was run with a double that has the same interface, on SQLite.
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("the native engine of zqlite is for Linux; build without the feature `zqlite-native`");
+compile_error!(
+    "the native engine of zqlite is for Linux; build without the feature `zqlite-native`"
+);
 
 pub mod admission;
 pub mod child;

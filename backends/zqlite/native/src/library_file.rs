@@ -60,8 +60,7 @@ impl LibraryFile {
         // A pipe would be waited for; what was put in place of the file since is not followed either.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let flags = i32::try_from(flags.bits()).unwrap_or_default();
-        let mut file =
-            File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
+        let mut file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(refused("the path of the ZQLite library is not a regular file"));
@@ -128,7 +127,9 @@ fn require_machine(bytes: &[u8]) -> Result<()> {
         return Err(refused("the ZQLite library's file is too short"));
     };
     if magic != b"\x7fELF" {
-        return Err(refused("the ZQLite library's file is not in the ELF format of shared libraries"));
+        return Err(refused(
+            "the ZQLite library's file is not in the ELF format of shared libraries",
+        ));
     }
     let (class, order) = (rest.first().copied(), rest.get(1).copied());
     let (own_class, own_order) = (
@@ -140,11 +141,15 @@ fn require_machine(bytes: &[u8]) -> Result<()> {
         Some(if order == Some(1) { u16::from_le_bytes(*bytes) } else { u16::from_be_bytes(*bytes) })
     };
     if number(16) != Some(SHARED) {
-        return Err(refused("the ZQLite library's file is in the ELF format, but no shared library"));
+        return Err(refused(
+            "the ZQLite library's file is in the ELF format, but no shared library",
+        ));
     }
     let machine = number(18);
     let own = own_machine();
-    if class != Some(own_class) || order != Some(own_order) || own.is_some_and(|own| machine != Some(own))
+    if class != Some(own_class)
+        || order != Some(own_order)
+        || own.is_some_and(|own| machine != Some(own))
     {
         return Err(refused("the ZQLite library is built for another type of machine")
             .with("machine", machine.unwrap_or_default())

@@ -99,7 +99,11 @@ impl Process {
     }
 
     /// Writes all of it. What is behind the first part that was not written the child has not seen.
-    pub(crate) fn send(&mut self, messages: &[u8], until: Instant) -> std::result::Result<(), Lost> {
+    pub(crate) fn send(
+        &mut self,
+        messages: &[u8],
+        until: Instant,
+    ) -> std::result::Result<(), Lost> {
         let mut rest = messages;
         while !rest.is_empty() {
             match self.input.write(rest) {
@@ -181,7 +185,11 @@ impl Drop for Process {
 }
 
 /// Waits until a pipe can be used.
-fn ready(pipe: &impl std::os::fd::AsFd, wanted: PollFlags, until: Instant) -> std::result::Result<(), Lost> {
+fn ready(
+    pipe: &impl std::os::fd::AsFd,
+    wanted: PollFlags,
+    until: Instant,
+) -> std::result::Result<(), Lost> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| Lost::Late)?;

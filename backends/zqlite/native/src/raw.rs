@@ -138,7 +138,8 @@ impl Symbols {
         // SAFETY: this runs the library's initialisers, which may do anything. That is the reason why it is
         // only called in a process that has nothing else in it, for a file that was checked.
         let opened = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
-        let library = ManuallyDrop::new(opened.map_err(|error| LoadError::NotLoaded(error.to_string()))?);
+        let library =
+            ManuallyDrop::new(opened.map_err(|error| LoadError::NotLoaded(error.to_string()))?);
         if !has(&library, "zqlite_open") {
             return Err(LoadError::OtherLibrary);
         }

@@ -53,10 +53,13 @@ impl Host {
     pub(crate) fn start(&self) -> Result<(Process, Loaded)> {
         let mut process = Process::start(&self.program)?;
         let path = self.library.as_os_str().as_encoded_bytes();
-        let loaded = match process.ask(&Request::Load { path, sha256: self.sha256 }, self.deadline) {
-            Ok(Response::Loaded { version, abi, functions }) => {
-                Ok(Loaded { version: String::from_utf8_lossy(version).into_owned(), abi, functions })
-            }
+        let loaded = match process.ask(&Request::Load { path, sha256: self.sha256 }, self.deadline)
+        {
+            Ok(Response::Loaded { version, abi, functions }) => Ok(Loaded {
+                version: String::from_utf8_lossy(version).into_owned(),
+                abi,
+                functions,
+            }),
             Ok(Response::Refused { is_file, why }) => {
                 let why = String::from_utf8_lossy(why).into_owned();
                 let what = match is_file {
@@ -209,16 +212,20 @@ impl Session {
         let mut rest = ids;
         while !rest.is_empty() {
             let wanted = rest.get(..MAX_IDS).unwrap_or(rest);
-            let count = self.ask(&Request::Read { ids: wanted.to_vec() }, |response| match response {
-                Response::Values { values } => {
-                    if values.is_empty() || values.len() > wanted.len() {
-                        return Err(senseless());
+            let count =
+                self.ask(&Request::Read { ids: wanted.to_vec() }, |response| match response {
+                    Response::Values { values } => {
+                        if values.is_empty() || values.len() > wanted.len() {
+                            return Err(senseless());
+                        }
+                        wanted
+                            .iter()
+                            .zip(&values)
+                            .try_for_each(|(id, value)| visit(*id, *value))?;
+                        Ok(values.len())
                     }
-                    wanted.iter().zip(&values).try_for_each(|(id, value)| visit(*id, *value))?;
-                    Ok(values.len())
-                }
-                other => Err(failed("the store cannot be read", other)),
-            })?;
+                    other => Err(failed("the store cannot be read", other)),
+                })?;
             rest = rest.get(count..).unwrap_or_default();
         }
         Ok(())
@@ -255,7 +262,9 @@ impl Session {
                     NotStored::Unknown(unknown().because(cause))
                 }
                 Ok(_) => NotStored::Unknown(unknown().because(senseless())),
-                Err(lost) => NotStored::Unknown(lost.into_error(ErrorKind::OutcomeUnknown, UNKNOWN)),
+                Err(lost) => {
+                    NotStored::Unknown(lost.into_error(ErrorKind::OutcomeUnknown, UNKNOWN))
+                }
             },
         };
         self.is_lost = true;

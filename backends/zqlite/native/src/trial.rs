@@ -23,8 +23,12 @@ const LENGTHS: [usize; 7] = [0, 1, 52, 53, 1_000, 3_000, MAX_VALUE];
 /// How many rows of [`MAX_VALUE`] bytes a commit changes that is killed: each takes a page.
 pub(crate) const COMMIT_ROWS: i64 = 220;
 
-/// The rows of small parts.
+/// The rows of small parts, and how long each is: no longer than the oldest versions took.
 const FEW: i64 = 50;
+const SHORT: usize = 40;
+
+/// What [`replace`] leaves: rows of the length of a head.
+const REPLACED: (i64, usize) = (20, 700);
 
 /// Does a part of the self-test.
 pub(crate) fn run(
@@ -63,7 +67,8 @@ pub(crate) fn run(
             pipes.wait().map_err(|error| error.to_string())?;
             Ok(String::new())
         }
-        "read" => same(rows, number, FEW).map(|_| String::new()),
+        "read" => same(rows, number, (FEW, SHORT)).map(|_| String::new()),
+        "read-replaced" => same(rows, REPLACED.0, (FEW, REPLACED.1)).map(|_| String::new()),
         "blobs" => blobs(&connection, rows),
         "read-blobs" => read_blobs(rows),
         "rollback" => rollback(&connection, rows),
@@ -72,6 +77,12 @@ pub(crate) fn run(
         "read-volume" => read_volume(rows, number),
         "transaction" => transaction(pipes, &connection, rows),
         "commit" => commit(pipes, &connection, rows, number),
+        "commit-and-wait" => {
+            fill(&connection, rows, number, (COMMIT_ROWS, MAX_VALUE)).map_err(said)?;
+            progress(pipes)?;
+            pipes.wait().map_err(|error| error.to_string())?;
+            Ok(String::new())
+        }
         "generation" => generation(rows).map(|it| it.to_string()),
         "full-disk" => full_disk(&connection, rows),
         "count" => count(rows),
@@ -112,12 +123,16 @@ fn fill(
 }
 
 /// Refuses unless there are these rows of this generation, and no others.
-fn same(rows: &mut Rows<'_>, generation: i64, count: i64) -> Result<usize, String> {
+fn same(
+    rows: &mut Rows<'_>,
+    generation: i64,
+    (count, length): (i64, usize),
+) -> Result<usize, String> {
     let mut next = 1;
     let mut wrong = None;
     let found = rows
         .all(|id, bytes| {
-            if wrong.is_none() && (id != next || bytes != value(id, generation, bytes.len()) || bytes.is_empty()) {
+            if wrong.is_none() && (id != next || bytes != value(id, generation, length)) {
                 wrong = Some(id);
             }
             next += 1;
@@ -133,8 +148,8 @@ fn same(rows: &mut Rows<'_>, generation: i64, count: i64) -> Result<usize, Strin
 }
 
 fn write(connection: &Connection<'_>, rows: &mut Rows<'_>, generation: i64) -> Outcome {
-    fill(connection, rows, generation, (FEW, 100)).map_err(said)?;
-    same(rows, generation, FEW).map(|_| String::new())
+    fill(connection, rows, generation, (FEW, SHORT)).map_err(said)?;
+    same(rows, generation, (FEW, SHORT)).map(|_| String::new())
 }
 
 /// That results are told by the numbers of ABI 1.0.0.
@@ -209,7 +224,8 @@ fn keys(connection: &Connection<'_>) -> Outcome {
     connection
         .execute("CREATE TABLE keyed (id INTEGER PRIMARY KEY, name INTEGER UNIQUE)")
         .map_err(said)?;
-    let mut insert = connection.prepare("INSERT INTO keyed (id, name) VALUES (?, ?)").map_err(said)?;
+    let mut insert =
+        connection.prepare("INSERT INTO keyed (id, name) VALUES (?, ?)").map_err(said)?;
     insert.execute(&[Value::Integer(1), Value::Integer(5)]).map_err(said)?;
     let unique = insert.execute(&[Value::Integer(2), Value::Integer(5)]).is_err();
     let is = |enforced| if enforced { "enforced" } else { "not enforced" };
@@ -240,7 +256,7 @@ fn read_blobs(rows: &mut Rows<'_>) -> Outcome {
 
 /// Undoes insertions and deletions.
 fn rollback(connection: &Connection<'_>, rows: &mut Rows<'_>) -> Outcome {
-    fill(connection, rows, 1, (FEW, 100)).map_err(said)?;
+    fill(connection, rows, 1, (FEW, SHORT)).map_err(said)?;
     let transaction = connection.begin().map_err(said)?;
     for id in 1..=FEW / 2 {
         rows.delete(id).map_err(said)?;
@@ -249,15 +265,18 @@ fn rollback(connection: &Connection<'_>, rows: &mut Rows<'_>) -> Outcome {
         rows.insert(id, &value(id, 2, 100)).map_err(said)?;
     }
     transaction.rollback().map_err(said)?;
-    same(rows, 1, FEW).map(|_| String::new()).map_err(|wrong| format!("after a rollback {wrong}"))
+    same(rows, 1, (FEW, SHORT))
+        .map(|_| String::new())
+        .map_err(|wrong| format!("after a rollback {wrong}"))
 }
 
 /// What a store does with its head at each commit.
 fn replace(connection: &Connection<'_>, rows: &mut Rows<'_>) -> Outcome {
-    for generation in 1..=20 {
-        fill(connection, rows, generation, (FEW, 700)).map_err(said)?;
+    let (last, length) = REPLACED;
+    for generation in 1..=last {
+        fill(connection, rows, generation, (FEW, length)).map_err(said)?;
     }
-    same(rows, 20, FEW).map(|_| String::new())
+    same(rows, last, (FEW, length)).map(|_| String::new())
 }
 
 /// Rows of the size of a small record.
@@ -284,7 +303,7 @@ fn volume(connection: &Connection<'_>, rows: &mut Rows<'_>, count: i64) -> Outco
 }
 
 fn read_volume(rows: &mut Rows<'_>, count: i64) -> Outcome {
-    same(rows, 1, count)?;
+    same(rows, 1, (count, 100))?;
     // Spread over the table, by a step that has no factor in common with its size.
     for at in 0..1_000_i64 {
         let id = at * 7_919 % count + 1;
@@ -306,7 +325,7 @@ fn peak_memory() -> Option<u64> {
 
 /// Writes in a transaction until it is killed, or for as long as that may take.
 fn transaction(pipes: &mut Pipes, connection: &Connection<'_>, rows: &mut Rows<'_>) -> Outcome {
-    same(rows, 1, FEW)?;
+    same(rows, 1, (FEW, SHORT))?;
     let transaction = connection.begin().map_err(said)?;
     let change = |rows: &mut Rows<'_>, at: i64| {
         rows.delete(at % FEW + 1)?;
@@ -418,12 +437,7 @@ fn count(rows: &mut Rows<'_>) -> Outcome {
 }
 
 /// Writes a row in a transaction, and commits it when it is told to.
-fn hold(
-    pipes: &mut Pipes,
-    connection: &Connection<'_>,
-    rows: &mut Rows<'_>,
-    id: i64,
-) -> Outcome {
+fn hold(pipes: &mut Pipes, connection: &Connection<'_>, rows: &mut Rows<'_>, id: i64) -> Outcome {
     let transaction = connection.begin().map_err(said)?;
     rows.insert(id, &value(id, 1, 100)).map_err(said)?;
     progress(pipes)?;

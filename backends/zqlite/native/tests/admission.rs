@@ -90,8 +90,10 @@ fn every_switch_fails_the_step_that_is_meant_for_it() {
         let directory = tempfile::tempdir().unwrap();
         let library = install(directory.path(), Some(*switch)).unwrap();
         let mut examination = examination(directory.path(), library);
-        if *switch == Switch::Hangs {
-            examination.limit = Duration::from_secs(15);
+        match switch {
+            Switch::Hangs => examination.limit = Duration::from_secs(20),
+            Switch::Leaks => examination.effort.rows = 20_000,
+            _ => examination.effort.rows = 2_000,
         }
         let report = examine(&examination, |_| {}).unwrap();
         fails(&report, step_of(*switch));

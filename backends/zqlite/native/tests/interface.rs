@@ -89,7 +89,9 @@ fn failures_say_what_they_are_about() {
     let connection = library.open(&directory.path().join("one.db")).unwrap();
     let failure = connection.execute("SELEKT 1").unwrap_err();
     assert_eq!((failure.operation, failure.category), ("zqlite_execute", Category::Sql));
-    assert!(failure.to_string().contains("zqlite_execute of the ZQLite library gave 1 (ERROR, sql)"));
+    assert!(
+        failure.to_string().contains("zqlite_execute of the ZQLite library gave 1 (ERROR, sql)")
+    );
     assert_eq!(connection.prepare("SELECT * FROM absent").unwrap_err().operation, "zqlite_prepare");
     connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)").unwrap();
     connection.execute("INSERT INTO t VALUES (1)").unwrap();

@@ -71,7 +71,8 @@ fn what_is_written_is_read_by_the_next() {
         })
         .unwrap();
     assert_eq!(read, rows.len());
-    let changes = [Change::Delete(1), Change::Put(1, b"two"), Change::Delete(2), Change::Delete(9_999)];
+    let changes =
+        [Change::Delete(1), Change::Put(1, b"two"), Change::Delete(2), Change::Delete(9_999)];
     session.write(b"one", changes).unwrap();
     assert_eq!(value(&mut session, 2).unwrap(), None);
     assert_eq!(value(&mut session, 1).unwrap().unwrap(), b"two");

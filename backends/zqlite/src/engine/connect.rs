@@ -28,7 +28,9 @@ impl Connect {
             EngineChoice::Embedded => Ok(Self::Embedded),
             #[cfg(feature = "native")]
             EngineChoice::Native => options.native.clone().map(Self::Native).ok_or_else(|| {
-                Error::invalid("the native engine needs the ZQLite library's path: set zqlite.library")
+                Error::invalid(
+                    "the native engine needs the ZQLite library's path: set zqlite.library",
+                )
             }),
             #[cfg(not(feature = "native"))]
             EngineChoice::Native => Err(Error::new(

@@ -120,9 +120,9 @@ impl Report {
         let failed = self.steps.iter().find(|step| step.outcome == Outcome::Failed);
         match (&self.verdict, failed) {
             (Some(verdict), None) => Ok(verdict),
-            (_, Some(step)) => Err(refused()
-                .with("property", &step.name)
-                .with("found", &step.detail)),
+            (_, Some(step)) => {
+                Err(refused().with("property", &step.name).with("found", &step.detail))
+            }
             (None, None) => Err(refused()),
         }
     }
@@ -183,9 +183,6 @@ pub fn examine(examination: &Examination, mut tell: impl FnMut(&Step)) -> Result
 /// A directory for scratch databases. Dropped, it is removed.
 struct Scratch(PathBuf);
 
-
-
-
 impl Scratch {
     fn beside(store: &Path) -> Result<Self> {
         let directory = directory_of(store).canonicalize().map_err(|error| {
@@ -197,7 +194,11 @@ impl Scratch {
         name.push(TEST_DIRECTORY);
         let path = directory.join(name);
         let failed = |error| {
-            ghostwire_store_sqlite::failed("no scratch files can be made for the self-test", &path, error)
+            ghostwire_store_sqlite::failed(
+                "no scratch files can be made for the self-test",
+                &path,
+                error,
+            )
         };
         match create_private_directory(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {

@@ -65,7 +65,8 @@ fn kernel() -> String {
 
 fn filesystem(store: &Path) -> Result<String> {
     let directory = directory_of(store);
-    let unknown = |error: std::io::Error| failed("the file system cannot be told", directory, error);
+    let unknown =
+        |error: std::io::Error| failed("the file system cannot be told", directory, error);
     let kind = rustix::fs::statfs(directory).map_err(|error| unknown(error.into()))?.f_type;
     let device = fs::metadata(directory).map_err(unknown)?.dev();
     Ok(format!("type {kind:#x} device {device:#x}"))
@@ -137,9 +138,10 @@ impl Verdict {
 /// `Unsupported`, saying what is missing or changed.
 pub fn require(store: &Path, library: &Path, sha256: [u8; 32]) -> Result<Verdict> {
     let ask = |message: &'static str| {
-        Error::new(ErrorKind::Unsupported, message)
-            .with("library", library.display())
-            .with("help", "run `gwstore native check`, which tests the library and keeps the verdict")
+        Error::new(ErrorKind::Unsupported, message).with("library", library.display()).with(
+            "help",
+            "run `gwstore native check`, which tests the library and keeps the verdict",
+        )
     };
     let Some(verdict) = Verdict::kept(store)? else {
         return Err(ask("the ZQLite library was not tested for this store"));
@@ -158,7 +160,8 @@ pub fn require(store: &Path, library: &Path, sha256: [u8; 32]) -> Result<Verdict
         }
     }
     let passes = |step: &Step| matches!(step.outcome, Outcome::Passed | Outcome::Information);
-    let is_whole = super::STEPS.iter().map(|step| step.name).eq(verdict.steps.iter().map(|it| &*it.name));
+    let is_whole =
+        super::STEPS.iter().map(|step| step.name).eq(verdict.steps.iter().map(|it| &*it.name));
     match is_whole && verdict.steps.iter().all(passes) {
         true => Ok(verdict),
         false => Err(ask("the ZQLite library's test was another one than this version's")),

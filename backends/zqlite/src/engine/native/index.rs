@@ -161,7 +161,9 @@ impl Index {
             None => Included((kind, 0)),
         };
         let found = self.records.range((from, Unbounded));
-        found.take_while(move |((of, _), _)| *of == kind).map(|((_, number), rows)| (*number, *rows))
+        found
+            .take_while(move |((of, _), _)| *of == kind)
+            .map(|((_, number), rows)| (*number, *rows))
     }
 
     /// The numbers of a kind before one.

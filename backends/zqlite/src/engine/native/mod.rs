@@ -153,7 +153,16 @@ impl Native {
     }
 
     fn session(file: &StoreFile, host: &Host) -> Result<Session> {
-        Session::open(host, &database(file), false, file.access() == Access::ReadOnly)
+        let database = database(file);
+        // The library would make one.
+        if !database.exists() {
+            return Err(Error::corrupt(
+                "the ZQLite library's database beside the store's file is missing; restore the store from a \
+                 backup",
+            )
+            .with("database", database.display()));
+        }
+        Session::open(host, &database, false, file.access() == Access::ReadOnly)
     }
 
     /// Runs `work` on the library's process. One that was lost since is replaced, if what is stored is
@@ -273,6 +282,3 @@ impl<'e> Reserved<'e> for Place<'e> {
         Ok(Box::new(self.0.begin()))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -158,9 +158,11 @@ fn piece(kind: Kind, number: u64, place: (u32, u32), value: Option<&[u8]>) -> Re
     let (part, parts) = place;
     match Header::split(value) {
         Some((found, content)) if found == (Header { kind, number, part, parts }) => Ok(content),
-        _ => Err(Error::corrupt("a stored value is another one's; restore the store from a backup")
-            .with("record", kind.name())
-            .with("number", number)),
+        _ => {
+            Err(Error::corrupt("a stored value is another one's; restore the store from a backup")
+                .with("record", kind.name())
+                .with("number", number))
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use crate::envelope::{Kind, Part};
 /// The changes of a batch.
 struct Changes {
     index: Index,
+    /// Rows from this number on are of this batch.
+    first: u64,
     next: u64,
     /// Values of new rows, one behind the other.
     bytes: Vec<u8>,
@@ -23,8 +25,14 @@ struct Changes {
 
 impl Changes {
     fn delete(&mut self, kind: Kind, number: u64) {
-        if let Some(rows) = self.index.remove(kind, number) {
-            self.deleted.extend(rows.ids());
+        match self.index.remove(kind, number) {
+            // Of this very batch: it is not even written.
+            Some(rows) if rows.first >= self.first => {
+                let ids = rows.first..rows.first + u64::from(rows.parts);
+                self.put.retain(|(id, _)| !ids.contains(id));
+            }
+            Some(rows) => self.deleted.extend(rows.ids()),
+            None => {}
         }
     }
 
@@ -54,9 +62,11 @@ impl Changes {
     /// Puts a record that there is none of yet.
     fn put_new(&mut self, kind: Kind, number: u64, content: &[&[u8]]) -> Result<()> {
         if self.index.get(kind, number).is_some() {
-            return Err(Error::corrupt("what is stored contradicts itself: a new record is there already")
-                .with("record", kind.name())
-                .with("number", number));
+            return Err(Error::corrupt(
+                "what is stored contradicts itself: a new record is there already",
+            )
+            .with("record", kind.name())
+            .with("number", number));
         }
         self.put(kind, number, content)
     }
@@ -122,8 +132,14 @@ impl Changes {
 impl Native {
     pub(super) fn write_locked(&self, shared: &mut Shared, batch: &Batch<'_>) -> Result<()> {
         let (index, next) = (shared.index.clone(), shared.next);
-        let mut changes =
-            Changes { index, next, bytes: Vec::new(), put: Vec::new(), deleted: Vec::new() };
+        let mut changes = Changes {
+            index,
+            first: next,
+            next,
+            bytes: Vec::new(),
+            put: Vec::new(),
+            deleted: Vec::new(),
+        };
         changes.apply(batch)?;
         if batch.head.len() > PIECE {
             return Err(Error::new(ErrorKind::Unexpected, "the head does not fit one row"));
