@@ -267,7 +267,7 @@ impl StoreFile {
     /// # Errors
     /// `OutcomeUnknown`, because of what [`StoreFile::require_in_place`] gives.
     pub(crate) fn confirm_commit(&self) -> Result<()> {
-        self.files.require().map_err(opened::unconfirmed)
+        self.files.require().map_err(unconfirmed)
     }
 
     /// Call it when the engine has opened the file, and again if it closed its last connection, which
