@@ -229,6 +229,7 @@ pub(crate) enum ClockCommand {
 }
 
 #[derive(Debug, Subcommand)]
+#[cfg_attr(not(feature = "zqlite-native"), allow(dead_code))]
 pub(crate) enum NativeCommand {
     /// Find out whether a library keeps what a store needs, in scratch files beside the configured store; 3 if
     /// not. The verdict on the configured library is kept: the store is opened with that alone.

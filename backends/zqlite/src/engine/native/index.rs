@@ -85,6 +85,56 @@ pub(super) struct Index {
     last: u64,
 }
 
+/// The index while values are met, in the order of their rows.
+#[derive(Debug, Default)]
+struct Reading {
+    index: Index,
+    /// The last piece of a record of which more are to come, and its row.
+    under_way: Option<(Header, u64)>,
+}
+
+impl Reading {
+    fn meet(&mut self, id: u64, beginning: &[u8]) -> Result<()> {
+        let (found, _) =
+            Header::split(beginning).ok_or_else(|| unsound("a stored value has no header", id))?;
+        self.index.last = id.max(self.index.last);
+        let expected = match self.under_way.take() {
+            Some((before, last)) => {
+                (id == last + 1).then_some(Header { part: before.part + 1, ..before })
+            }
+            None => Some(Header { part: 0, ..found }),
+        };
+        if expected != Some(found) || found.part >= found.parts {
+            return Err(unsound("pieces of a record are missing or out of order", id));
+        }
+        if found.part + 1 < found.parts {
+            self.under_way = Some((found, id));
+            return Ok(());
+        }
+        if id == HEAD {
+            return match found {
+                Header::HEAD => Ok(()),
+                _ => Err(unsound("there is another record in the head's place", id)),
+            };
+        }
+        if found.kind == Kind::Head {
+            return Err(unsound("there is a second head", id));
+        }
+        let rows = Rows { first: id - u64::from(found.part), parts: found.parts };
+        match self.index.insert(found.kind, found.number, rows) {
+            None => Ok(()),
+            Some(_) => Err(unsound("a record is there twice", id)),
+        }
+    }
+
+    fn finish(self) -> Result<Index> {
+        match self.under_way {
+            None => Ok(Index { last: self.index.last.max(HEAD), ..self.index }),
+            Some((_, id)) => Err(unsound("pieces of a record are missing", id)),
+        }
+    }
+}
+
 fn unsound(what: &'static str, id: u64) -> Error {
     Error::corrupt(format!("{what}; restore the store from a backup")).with("row", id)
 }
@@ -92,45 +142,9 @@ fn unsound(what: &'static str, id: u64) -> Error {
 impl Index {
     /// From what is stored.
     pub(super) fn read(session: &mut Session) -> Result<Self> {
-        let mut index = Self { records: OrdMap::new(), last: HEAD };
-        // A record of which not all pieces were met.
-        let mut under_way: Option<(Header, u64)> = None;
-        session.scan(|id, _, beginning| {
-            let (found, _) = Header::split(beginning)
-                .ok_or_else(|| unsound("a stored value has no header", id))?;
-            index.last = id.max(index.last);
-            let expected = match under_way.take() {
-                Some((before, last)) => {
-                    (id == last + 1).then_some(Header { part: before.part + 1, ..before })
-                }
-                None => Some(Header { part: 0, ..found }),
-            };
-            if expected != Some(found) || found.part >= found.parts {
-                return Err(unsound("pieces of a record are missing or out of order", id));
-            }
-            if found.part + 1 < found.parts {
-                under_way = Some((found, id));
-                return Ok(());
-            }
-            let first = id - u64::from(found.part);
-            if id == HEAD {
-                return match found {
-                    Header::HEAD => Ok(()),
-                    _ => Err(unsound("there is another record in the head's place", id)),
-                };
-            }
-            if found.kind == Kind::Head {
-                return Err(unsound("there is a second head", id));
-            }
-            match index.insert(found.kind, found.number, Rows { first, parts: found.parts }) {
-                None => Ok(()),
-                Some(_) => Err(unsound("a record is there twice", id)),
-            }
-        })?;
-        match under_way {
-            None => Ok(index),
-            Some((_, id)) => Err(unsound("pieces of a record are missing", id)),
-        }
+        let mut reading = Reading::default();
+        session.scan(|id, _, beginning| reading.meet(id, beginning))?;
+        reading.finish()
     }
 
     /// The number that the next row gets.
@@ -169,5 +183,84 @@ impl Index {
     /// The numbers of a kind before one.
     pub(super) fn before(&self, kind: Kind, before: u64) -> Vec<u64> {
         self.after(kind, None).map(|(number, _)| number).take_while(|it| *it < before).collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const ROW: Header = Header { kind: Kind::Row, number: 7, part: 0, parts: 1 };
+
+    fn read(values: &[(u64, Header)]) -> Result<Index> {
+        let mut reading = Reading::default();
+        for (id, header) in values {
+            reading.meet(*id, &value(*header, b"content"))?;
+        }
+        reading.finish()
+    }
+
+    fn part(part: u32, parts: u32) -> Header {
+        Header { part, parts, ..ROW }
+    }
+
+    #[test]
+    fn a_header_comes_back() {
+        for kind in Kind::ALL {
+            let header = Header { kind, number: u64::MAX, part: 3, parts: 9 };
+            let value = value(header, b"content");
+            assert_eq!(Header::split(&value), Some((header, &b"content"[..])));
+            assert_eq!(content(header, &value), Some(&b"content"[..]));
+            assert_eq!(content(ROW, &value), None);
+        }
+        assert_eq!(Header::split(b""), None);
+        assert_eq!(Header::split(&[0; 17]), None);
+        assert_eq!(Header::split(&[2; 16]), None);
+    }
+
+    #[test]
+    fn records_are_found_by_their_pieces() {
+        let other = Header { kind: Kind::Chunk, number: 1, ..ROW };
+        let index = read(&[
+            (1, Header::HEAD),
+            (4, part(0, 3)),
+            (5, part(1, 3)),
+            (6, part(2, 3)),
+            (9, Header { number: 8, ..ROW }),
+            (10, other),
+        ])
+        .unwrap();
+        assert_eq!(index.next(), 11);
+        assert_eq!(index.get(Kind::Row, 7), Some(Rows { first: 4, parts: 3 }));
+        assert_eq!(index.get(Kind::Chunk, 1), Some(Rows { first: 10, parts: 1 }));
+        assert_eq!(index.get(Kind::Chunk, 7), None);
+        let numbers = |after| index.after(Kind::Row, after).map(|(number, _)| number);
+        assert_eq!(numbers(None).collect::<Vec<_>>(), [7, 8]);
+        assert_eq!(numbers(Some(7)).collect::<Vec<_>>(), [8]);
+        assert_eq!(index.before(Kind::Row, 8), [7]);
+        assert_eq!(read(&[]).unwrap().next(), 2);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_corrupt() {
+        for (values, expected) in [
+            (&[(4, part(1, 3))][..], "missing or out of order"),
+            (&[(4, part(0, 3)), (5, part(2, 3))], "missing or out of order"),
+            (&[(4, part(0, 2)), (6, part(1, 2))], "missing or out of order"),
+            (
+                &[(4, part(0, 2)), (5, Header { number: 8, ..part(1, 2) })],
+                "missing or out of order",
+            ),
+            (&[(4, part(0, 0))], "missing or out of order"),
+            (&[(4, part(0, 2))], "pieces of a record are missing"),
+            (&[(4, ROW), (5, ROW)], "there twice"),
+            (&[(1, ROW)], "in the head's place"),
+            (&[(1, Header::HEAD), (2, Header::HEAD)], "a second head"),
+        ] {
+            let error = read(values).unwrap_err();
+            assert!(error.to_string().contains(expected), "{expected}: {error}");
+        }
+        assert!(Reading::default().meet(4, b"short").is_err());
     }
 }
