@@ -271,7 +271,9 @@ async fn a_child_that_is_killed_while_it_commits_loses_nothing() {
 async fn a_snapshot_stays_while_others_write() {
     let (_directory, path) = place();
     let backend = std::sync::Arc::new(open(&path).await);
-    let rows = |body: u8| (0..300).map(|row| put(Table::Users, row, vec![body; 500])).collect();
+    let rows = |body: u8| -> Vec<_> {
+        (0..300).map(|row| put(Table::Users, row, vec![body; 500])).collect()
+    };
     commit_block(&*backend, rows(0)).await;
     let reader = {
         let backend = std::sync::Arc::clone(&backend);
@@ -318,7 +320,7 @@ async fn a_database_that_is_gone_is_not_made_anew() {
     assert!(!database(&path).exists());
     fs::rename(directory.path().join("away"), database(&path)).unwrap();
     open(&path).await.close().await.unwrap();
-    // What is in the library's file is checked by its seal.
+    // A commit into a file that was moved is not acknowledged.
     let backend = open(&path).await;
     commit_block(&backend, vec![put(Table::Users, 1, vec![7; 2_000])]).await;
     let displaced = directory.path().join("away");
