@@ -49,9 +49,9 @@ fn a_network_moves_to_the_native_engine_and_back() {
     // Another library is not used, whatever it is.
     let kept = fs::read(&library).unwrap();
     install(library.parent().unwrap(), Some(Switch::LosesOnReopen)).unwrap();
-    on(&place, "list users").refused(&["changed=library", "gwstore native check"]);
-    on(&place, &format!("native check {REDUCED}")).ended(3).refused(&["property=reopen"]);
-    on(&place, "list users").refused(&["changed=library"]);
+    on(&place, "list users").refused(&["changed: library", "gwstore native check"]);
+    on(&place, &format!("native check {REDUCED}")).ended(3).refused(&["property: reopen"]);
+    on(&place, "list users").refused(&["changed: library"]);
     fs::write(&library, kept).unwrap();
     on(&place, "list users").ok().says(&["ada", "bob"]);
 }
@@ -61,7 +61,7 @@ fn a_library_that_fails_is_named_with_its_property() {
     let (place, library) = with(Some(Switch::RollbackKeeps));
     let named = format!("native check {} {REDUCED}", library.display());
     let ran = on(&place, &named).ended(3);
-    ran.refused(&["did not pass the self-test", "property=rollback", "`embedded`"]);
+    ran.refused(&["did not pass the self-test", "property: rollback", "`embedded`"]);
     let ran = on(&place, &format!("--json {named}")).ended(3);
     let found = ran.json();
     assert_eq!((&found["passed"], &found["verdict_kept"]), (&false.into(), &false.into()));
@@ -75,7 +75,7 @@ fn a_library_that_fails_is_named_with_its_property() {
     assert_eq!(outcome("kills-in-commit"), "skipped");
     assert!(!place.file("zqlite.db.verdict").exists());
     // `init` tests it, too, and makes nothing.
-    on(&place, "init").refused(&["property=rollback"]);
+    on(&place, "init").refused(&["property: rollback"]);
     assert!(!place.file("zqlite.db").exists());
 }
 
