@@ -9,13 +9,13 @@ fuzz_target!(|bytes: &[u8]| {
         assert!((1..=MAX_MESSAGE).contains(&length));
     }
     let mut again = Vec::new();
-    if let Ok(request) = Request::decode(bytes) {
-        request.encode(&mut again);
+    if let Ok((number, request)) = Request::decode(bytes) {
+        request.encode(number, &mut again);
         assert_eq!(again.get(4..), Some(bytes));
     }
     again.clear();
-    if let Ok(response) = Response::decode(bytes) {
-        response.encode(&mut again);
+    if let Ok((number, response)) = Response::decode(bytes) {
+        response.encode(number, &mut again);
         assert_eq!(again.get(4..), Some(bytes));
     }
 });

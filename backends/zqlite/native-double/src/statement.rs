@@ -101,7 +101,8 @@ impl Connection {
     }
 
     pub(crate) fn close(self) {
-        if self.switch == Some(Switch::LosesOnKill) {
+        let flushes = self.switch == Some(Switch::RollbackFails) && self.in_transaction;
+        if self.switch == Some(Switch::LosesOnKill) || flushes {
             let _ = self.sqlite.execute_batch("COMMIT");
         }
         let _ = self.sqlite.close();
@@ -192,6 +193,9 @@ impl Connection {
     pub(crate) fn rollback(&mut self) -> Result<(), i32> {
         if !self.in_transaction {
             return Err(self.note(MISUSE, "no transaction is open"));
+        }
+        if self.switch == Some(Switch::RollbackFails) {
+            return Err(self.note(IOERR, "the rollback failed"));
         }
         let table = self.table().unwrap_or_default();
         let undone = match self.switch {

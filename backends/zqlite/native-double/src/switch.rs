@@ -47,6 +47,8 @@ switches! {
     Hangs = "hangs",
     /// A rollback says that it succeeded, and commits.
     RollbackKeeps = "rollback-keeps",
+    /// A rollback fails, and closing the database commits.
+    RollbackFails = "rollback-fails",
     /// Every row costs it memory that it never frees.
     Leaks = "leaks",
     /// What is written in a transaction is there before it is committed, unless that is rolled back.

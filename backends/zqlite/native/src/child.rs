@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Mode, flock};
-use rustix::process::{Resource, Rlimit, setrlimit, umask};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit, umask};
 
 use crate::failure::Failure;
 use crate::library::{Connection, Library, Transaction};
@@ -33,9 +33,21 @@ pub(crate) const CHILD_LOCK: &str = ".lock";
 /// library breaks, it breaks here.
 #[must_use]
 pub fn run() -> ExitCode {
+    // A panic must not close the database either.
+    std::panic::set_hook(Box::new(|_| end_now()));
     match Pipes::take().and_then(|mut pipes| serve(&mut pipes)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => end_now(),
+    }
+}
+
+/// Ends this process without a destructor and without an exit handler of the library's: to close a
+/// database is to flush it, and so may store what is to be undone.
+fn end_now() -> ! {
+    let _ = kill_process(getpid(), Signal::KILL);
+    // It is not said that the signal is there before the call is over.
+    loop {
+        std::thread::park();
     }
 }
 
@@ -45,6 +57,8 @@ pub(crate) struct Pipes {
     output: File,
     message: Vec<u8>,
     answer: Vec<u8>,
+    /// Of the last request.
+    number: u64,
 }
 
 impl Pipes {
@@ -61,12 +75,12 @@ impl Pipes {
         let watched = input.try_clone()?;
         std::thread::spawn(move || end_with_parent(&watched));
         let input = BufReader::with_capacity(64 << 10, input);
-        Ok(Self { input, output, message: Vec::new(), answer: Vec::new() })
+        Ok(Self { input, output, message: Vec::new(), answer: Vec::new(), number: 0 })
     }
 
     pub(crate) fn answer(&mut self, response: &Response<'_>) -> io::Result<()> {
         self.answer.clear();
-        response.encode(&mut self.answer);
+        response.encode(self.number, &mut self.answer);
         self.output.write_all(&self.answer)
     }
 
@@ -80,11 +94,26 @@ impl Pipes {
         })
     }
 
+    /// The next request; `None` if the parent is gone or wants no more.
+    fn next<'m>(&mut self, message: &'m mut Vec<u8>) -> io::Result<Option<Request<'m>>> {
+        if !read(&mut self.input, message)? {
+            return Ok(None);
+        }
+        match Request::decode(message) {
+            Ok((number, request)) if self.number.checked_add(1) == Some(number) => {
+                self.number = number;
+                Ok(Some(request))
+            }
+            _ => Err(protocol()),
+        }
+    }
+
     /// Waits for the parent's word, in a part of the self-test.
     pub(crate) fn wait(&mut self) -> io::Result<()> {
-        match read(&mut self.input, &mut self.message)? {
-            true => Ok(()),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        let mut message = std::mem::take(&mut self.message);
+        match self.next(&mut message)? {
+            Some(Request::Continue) => Ok(()),
+            _ => Err(protocol()),
         }
     }
 }
@@ -94,7 +123,7 @@ fn end_with_parent(input: &File) {
     // Only the end is waited for: what there is to read is somebody else's.
     while poll(&mut [PollFd::new(input, PollFlags::empty())], None).is_err() {}
     std::thread::sleep(GRACE);
-    std::process::exit(1);
+    end_now();
 }
 
 fn protocol() -> io::Error {
@@ -104,8 +133,8 @@ fn protocol() -> io::Error {
 fn serve(pipes: &mut Pipes) -> io::Result<()> {
     let Some(library) = load(pipes)? else { return Ok(()) };
     let mut message = Vec::new();
-    while read(&mut pipes.input, &mut message)? {
-        match Request::decode(&message).map_err(|_| protocol())? {
+    while let Some(request) = pipes.next(&mut message)? {
+        match request {
             Request::Open { path, create, shared } => {
                 let path = path_of(path)?;
                 let _lock = Lock::take(&path, shared)?;
@@ -134,11 +163,10 @@ fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
 /// Loads what the first message names. The library stays as it is from then on.
 fn load(pipes: &mut Pipes) -> io::Result<Option<Library>> {
     let mut message = Vec::new();
-    if !read(&mut pipes.input, &mut message)? {
-        return Ok(None);
-    }
-    let Ok(Request::Load { path, sha256 }) = Request::decode(&message) else {
-        return Err(protocol());
+    let (path, sha256) = match pipes.next(&mut message)? {
+        Some(Request::Load { path, sha256 }) => (path, sha256),
+        None => return Ok(None),
+        Some(_) => return Err(protocol()),
     };
     let mut refuse = |is_file, why: &str| {
         pipes.answer(&Response::Refused { is_file, why: why.as_bytes() }).map(|()| None)
@@ -185,52 +213,68 @@ impl Lock {
     }
 }
 
-/// Serves one database.
+/// Serves one database. Only [`Request::Close`] closes it: whatever else ends this, ends the process.
 fn store(pipes: &mut Pipes, library: &Library, path: &Path, is_new: bool) -> io::Result<()> {
+    let refuse = |pipes: &mut Pipes, failure: &Failure| -> ! {
+        let _ = pipes.failed(failure, true);
+        end_now()
+    };
     let connection = match library.open(path) {
         Ok(connection) => connection,
-        Err(failure) => return pipes.failed(&failure, true),
+        Err(failure) => refuse(pipes, &failure),
     };
     if is_new && let Err(failure) = create(&connection) {
-        return pipes.failed(&failure, true);
+        refuse(pipes, &failure);
     }
     let mut rows = match Rows::prepare(&connection) {
         Ok(rows) => rows,
-        Err(failure) => return pipes.failed(&failure, true),
+        Err(failure) => refuse(pipes, &failure),
     };
-    pipes.answer(&Response::Done)?;
-    let mut message = Vec::new();
     let mut transaction = Under::None;
-    while read(&mut pipes.input, &mut message)? {
-        let request = Request::decode(&message).map_err(|_| protocol())?;
-        match request {
-            Request::Scan { after } => scan(pipes, &mut rows, after)?,
-            Request::Read { ids } => values(pipes, &mut rows, &ids)?,
-            Request::Begin { expected } => {
-                transaction = begin(&connection, &mut rows, expected);
-            }
-            Request::Put { rows: put } => transaction
-                .work(|| put.iter().try_for_each(|(id, value)| rows.insert(signed(*id), value))),
-            Request::Delete { ids } => {
-                transaction.work(|| ids.iter().try_for_each(|id| rows.delete(signed(*id))));
-            }
-            Request::Commit => {
-                let ended = std::mem::replace(&mut transaction, Under::None);
-                if !commit(pipes, ended)? {
-                    // What is not undone is undone by whoever opens the database next.
-                    return Err(protocol());
-                }
-            }
-            Request::Close => {
-                drop(transaction);
-                drop(rows);
-                drop(connection);
-                return pipes.answer(&Response::Done);
-            }
-            _ => return Err(protocol()),
-        }
+    if pipes.answer(&Response::Done).is_err() {
+        end_now();
     }
-    Ok(())
+    while let Ok(true) = one(pipes, &connection, &mut rows, &mut transaction) {}
+    if !matches!(transaction, Under::Closed) {
+        end_now();
+    }
+    drop(transaction);
+    drop(rows);
+    drop(connection);
+    pipes.answer(&Response::Done)
+}
+
+/// Does what the parent asks for next; `false` if that is nothing more.
+fn one<'c>(
+    pipes: &mut Pipes,
+    connection: &'c Connection<'c>,
+    rows: &mut Rows<'_>,
+    transaction: &mut Under<'c>,
+) -> io::Result<bool> {
+    let mut message = Vec::new();
+    let Some(request) = pipes.next(&mut message)? else { return Ok(false) };
+    match (request, &*transaction) {
+        (Request::Scan { after }, Under::None) => scan(pipes, rows, after)?,
+        (Request::Read { ids }, Under::None) => values(pipes, rows, &ids)?,
+        (Request::Begin { expected }, Under::None) => {
+            *transaction = begin(connection, rows, expected);
+        }
+        (Request::Close, Under::None) => {
+            *transaction = Under::Closed;
+            return Ok(false);
+        }
+        (_, Under::None | Under::Closed) => return Err(protocol()),
+        (Request::Put { rows: put }, _) => transaction
+            .work(|| put.iter().try_for_each(|(id, value)| rows.insert(signed(*id), value))),
+        (Request::Delete { ids }, _) => {
+            transaction.work(|| ids.iter().try_for_each(|id| rows.delete(signed(*id))));
+        }
+        (Request::Commit, _) => {
+            return commit(pipes, std::mem::replace(transaction, Under::None));
+        }
+        _ => return Err(protocol()),
+    }
+    Ok(true)
 }
 
 /// The transaction that is under way.
@@ -240,6 +284,8 @@ enum Under<'c> {
     /// It was given up, because of this; `true`: and undone.
     Failed(Failure, bool),
     Conflict,
+    /// There is none, and none to come.
+    Closed,
 }
 
 impl Under<'_> {
@@ -285,10 +331,10 @@ fn begin<'c>(connection: &'c Connection<'c>, rows: &mut Rows<'_>, expected: &[u8
 /// Ends the transaction, and says whether this process can be used any more.
 fn commit(pipes: &mut Pipes, under: Under<'_>) -> io::Result<bool> {
     match under {
-        Under::None => Err(protocol()),
+        Under::None | Under::Closed => Err(protocol()),
         Under::Conflict => pipes.answer(&Response::Conflict).map(|()| true),
-        // It was never committed, so whoever opens the database next does not find it.
-        Under::Failed(failure, is_undone) => pipes.failed(&failure, true).map(|()| is_undone),
+        // What is not undone is perhaps undone by whoever opens the database next.
+        Under::Failed(failure, is_undone) => pipes.failed(&failure, is_undone).map(|()| is_undone),
         Under::Way(transaction) => match transaction.commit() {
             Ok(()) => pipes.answer(&Response::Done).map(|()| true),
             Err(failure) => pipes.failed(&failure, false).map(|()| false),

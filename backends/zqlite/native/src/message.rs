@@ -1,7 +1,8 @@
 //! What parent and child say to each other.
 //!
-//! A message is a length, four bytes, big-endian, and so many bytes: a tag and fields. Whoever reads one
-//! believes nothing of it: every length is compared with what is there before anything is allocated.
+//! A message is a length, four bytes, big-endian, and so many bytes: a number, a tag and fields. Requests are
+//! numbered from 1 on, and an answer has the number of its request. Whoever reads a message believes nothing
+//! of it: every length is compared with what is there before anything is allocated.
 
 use std::io::{self, Read};
 
@@ -74,9 +75,10 @@ pub enum Response<'m> {
 }
 
 /// Writes a message behind what is in `into`.
-fn frame(into: &mut Vec<u8>, tag: u8, fields: impl FnOnce(&mut Vec<u8>)) {
+fn frame(into: &mut Vec<u8>, number: u64, tag: u8, fields: impl FnOnce(&mut Vec<u8>)) {
     let at = into.len();
     into.extend([0; 4]);
+    put_number(into, number);
     into.push(tag);
     fields(into);
     let length = u32::try_from(into.len() - at - 4).unwrap_or(u32::MAX);
@@ -105,46 +107,47 @@ fn put_ids(into: &mut Vec<u8>, ids: &[u64]) {
 
 impl Request<'_> {
     /// Writes it, with its length, behind what is in `into`.
-    pub fn encode(&self, into: &mut Vec<u8>) {
+    pub fn encode(&self, number: u64, into: &mut Vec<u8>) {
         match self {
-            Self::Load { path, sha256 } => frame(into, 1, |into| {
+            Self::Load { path, sha256 } => frame(into, number, 1, |into| {
                 put_bytes(into, path);
                 into.extend(sha256);
             }),
-            Self::Open { path, create, shared } => frame(into, 2, |into| {
+            Self::Open { path, create, shared } => frame(into, number, 2, |into| {
                 put_bytes(into, path);
                 into.extend([u8::from(*create), u8::from(*shared)]);
             }),
-            Self::Scan { after } => frame(into, 3, |into| put_number(into, *after)),
-            Self::Read { ids } => frame(into, 4, |into| put_ids(into, ids)),
-            Self::Begin { expected } => frame(into, 5, |into| put_bytes(into, expected)),
-            Self::Put { rows } => frame(into, 6, |into| {
+            Self::Scan { after } => frame(into, number, 3, |into| put_number(into, *after)),
+            Self::Read { ids } => frame(into, number, 4, |into| put_ids(into, ids)),
+            Self::Begin { expected } => frame(into, number, 5, |into| put_bytes(into, expected)),
+            Self::Put { rows } => frame(into, number, 6, |into| {
                 put_count(into, rows.len());
                 for (id, value) in rows {
                     put_number(into, *id);
                     put_bytes(into, value);
                 }
             }),
-            Self::Delete { ids } => frame(into, 7, |into| put_ids(into, ids)),
-            Self::Commit => frame(into, 8, |_| {}),
-            Self::Close => frame(into, 9, |_| {}),
-            Self::Test { part, path, argument } => frame(into, 10, |into| {
+            Self::Delete { ids } => frame(into, number, 7, |into| put_ids(into, ids)),
+            Self::Commit => frame(into, number, 8, |_| {}),
+            Self::Close => frame(into, number, 9, |_| {}),
+            Self::Test { part, path, argument } => frame(into, number, 10, |into| {
                 put_bytes(into, part);
                 put_bytes(into, path);
                 put_number(into, *argument);
             }),
-            Self::Continue => frame(into, 11, |_| {}),
+            Self::Continue => frame(into, number, 11, |_| {}),
         }
     }
 }
 
 impl<'m> Request<'m> {
-    /// Reads what is behind the length.
+    /// Reads what is behind the length: its number, and what it says.
     ///
     /// # Errors
     /// `Malformed` if it is none, or anything is behind it.
-    pub fn decode(message: &'m [u8]) -> Result<Self, Malformed> {
+    pub fn decode(message: &'m [u8]) -> Result<(u64, Self), Malformed> {
         let mut fields = Fields(message);
+        let number = fields.number()?;
         let request = match fields.byte()? {
             1 => Self::Load { path: fields.bytes()?, sha256: fields.array()? },
             2 => {
@@ -165,25 +168,25 @@ impl<'m> Request<'m> {
             11 => Self::Continue,
             _ => return Err(Malformed),
         };
-        fields.end().map(|()| request)
+        fields.end().map(|()| (number, request))
     }
 }
 
 impl Response<'_> {
     /// Writes it, with its length, behind what is in `into`.
-    pub fn encode(&self, into: &mut Vec<u8>) {
+    pub fn encode(&self, number: u64, into: &mut Vec<u8>) {
         match self {
-            Self::Loaded { version, abi, functions } => frame(into, 1, |into| {
+            Self::Loaded { version, abi, functions } => frame(into, number, 1, |into| {
                 put_bytes(into, version);
                 put_number(into, *abi);
                 put_number(into, *functions);
             }),
-            Self::Refused { is_file, why } => frame(into, 2, |into| {
+            Self::Refused { is_file, why } => frame(into, number, 2, |into| {
                 into.push(u8::from(*is_file));
                 put_bytes(into, why);
             }),
-            Self::Done => frame(into, 3, |_| {}),
-            Self::Scanned { rows } => frame(into, 4, |into| {
+            Self::Done => frame(into, number, 3, |_| {}),
+            Self::Scanned { rows } => frame(into, number, 4, |into| {
                 put_count(into, rows.len());
                 for (id, length, beginning) in rows {
                     put_number(into, *id);
@@ -191,16 +194,16 @@ impl Response<'_> {
                     put_bytes(into, beginning);
                 }
             }),
-            Self::Values { values } => frame(into, 5, |into| {
+            Self::Values { values } => frame(into, number, 5, |into| {
                 put_count(into, values.len());
                 for value in values {
                     into.push(u8::from(value.is_some()));
                     put_bytes(into, value.unwrap_or_default());
                 }
             }),
-            Self::Conflict => frame(into, 6, |_| {}),
+            Self::Conflict => frame(into, number, 6, |_| {}),
             Self::Failed { is_undone, operation, code, category, message } => {
-                frame(into, 7, |into| {
+                frame(into, number, 7, |into| {
                     into.push(u8::from(*is_undone));
                     put_bytes(into, operation);
                     put_number(into, *code);
@@ -208,8 +211,8 @@ impl Response<'_> {
                     put_bytes(into, message);
                 });
             }
-            Self::Progress => frame(into, 8, |_| {}),
-            Self::Tested { passed, text } => frame(into, 9, |into| {
+            Self::Progress => frame(into, number, 8, |_| {}),
+            Self::Tested { passed, text } => frame(into, number, 9, |into| {
                 into.push(u8::from(*passed));
                 put_bytes(into, text);
             }),
@@ -218,12 +221,13 @@ impl Response<'_> {
 }
 
 impl<'m> Response<'m> {
-    /// Reads what is behind the length.
+    /// Reads what is behind the length: its number, and what it says.
     ///
     /// # Errors
     /// As [`Request::decode`].
-    pub fn decode(message: &'m [u8]) -> Result<Self, Malformed> {
+    pub fn decode(message: &'m [u8]) -> Result<(u64, Self), Malformed> {
         let mut fields = Fields(message);
+        let number = fields.number()?;
         let response = match fields.byte()? {
             1 => {
                 let version = fields.bytes()?;
@@ -257,7 +261,7 @@ impl<'m> Response<'m> {
             9 => Self::Tested { passed: fields.flag()?, text: fields.bytes()? },
             _ => return Err(Malformed),
         };
-        fields.end().map(|()| response)
+        fields.end().map(|()| (number, response))
     }
 }
 
@@ -378,8 +382,8 @@ mod tests {
             Request::Continue,
         ] {
             let mut bytes = Vec::new();
-            request.encode(&mut bytes);
-            assert_eq!(Request::decode(whole(&bytes)), Ok(request));
+            request.encode(7, &mut bytes);
+            assert_eq!(Request::decode(whole(&bytes)), Ok((7, request)));
         }
         for response in [
             Response::Loaded { version: b"1.7.2", abi: 10_000, functions: 51 },
@@ -399,8 +403,8 @@ mod tests {
             Response::Tested { passed: false, text: b"text" },
         ] {
             let mut bytes = Vec::new();
-            response.encode(&mut bytes);
-            assert_eq!(Response::decode(whole(&bytes)), Ok(response));
+            response.encode(u64::MAX, &mut bytes);
+            assert_eq!(Response::decode(whole(&bytes)), Ok((u64::MAX, response)));
         }
     }
 
@@ -411,20 +415,20 @@ mod tests {
         assert_eq!(length_of(&(MAX_MESSAGE as u32).to_be_bytes()), Ok(Some(MAX_MESSAGE)));
         assert_eq!(length_of(&(MAX_MESSAGE as u32 + 1).to_be_bytes()), Err(Malformed));
         // A list of four thousand million numbers, in eight bytes.
-        assert_eq!(Request::decode(&[4, 0xff, 0xff, 0xff, 0xff, 0, 0, 0]), Err(Malformed));
+        assert_eq!(Request::decode(&[0, 0, 0, 0, 0, 0, 0, 1, 4, 0xff, 0xff, 0xff, 0xff, 0, 0, 0]), Err(Malformed));
     }
 
     proptest! {
         #[test]
         fn whatever_is_accepted_is_what_would_be_written(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(request) = Request::decode(&bytes) {
+            if let Ok((number, request)) = Request::decode(&bytes) {
                 let mut again = Vec::new();
-                request.encode(&mut again);
+                request.encode(number, &mut again);
                 prop_assert_eq!(whole(&again), &bytes[..]);
             }
-            if let Ok(response) = Response::decode(&bytes) {
+            if let Ok((number, response)) = Response::decode(&bytes) {
                 let mut again = Vec::new();
-                response.encode(&mut again);
+                response.encode(number, &mut again);
                 prop_assert_eq!(whole(&again), &bytes[..]);
             }
         }

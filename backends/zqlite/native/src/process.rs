@@ -61,6 +61,8 @@ pub(crate) struct Process {
     inbox: Vec<u8>,
     /// How much of that was given out.
     given: usize,
+    /// Of the last request.
+    number: u64,
 }
 
 impl Process {
@@ -91,14 +93,39 @@ impl Process {
             let _ = child.kill().and_then(|()| child.wait());
             return Err(Error::new(ErrorKind::Unexpected, "a child has no pipes"));
         };
-        let process = Self { child, input, output, inbox: Vec::new(), given: 0 };
+        let process = Self { child, input, output, inbox: Vec::new(), given: 0, number: 0 };
         fcntl_getfl(&process.input)
             .and_then(|flags| fcntl_setfl(&process.input, flags | OFlags::NONBLOCK))
             .map_err(|error| failed(error.into()))?;
         Ok(process)
     }
 
-    /// Writes all of it. What is behind the first part that was not written the child has not seen.
+    /// Writes a request behind others that are to be sent.
+    pub(crate) fn encode(&mut self, request: &Request<'_>, into: &mut Vec<u8>) {
+        self.number += 1;
+        request.encode(self.number, into);
+    }
+
+    /// Refuses a child that said something that it was not asked for: it would be taken for an answer.
+    pub(crate) fn require_quiet(&mut self) -> std::result::Result<(), Lost> {
+        self.inbox.drain(..self.given);
+        self.given = 0;
+        if !self.inbox.is_empty() {
+            return Err(Lost::Malformed);
+        }
+        let mut output = [PollFd::new(&self.output, PollFlags::IN)];
+        let events = match poll(&mut output, Some(&Timespec::default())) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(()),
+            Ok(_) => output.map(|output| output.revents()),
+            Err(error) => return Err(Lost::Pipe(error.into())),
+        };
+        match events.into_iter().any(|events| events.contains(PollFlags::IN)) {
+            true => Err(Lost::Malformed),
+            false => Err(self.ended()),
+        }
+    }
+
+    /// Writes all of it. After an error the child has seen no more than a beginning.
     pub(crate) fn send(
         &mut self,
         messages: &[u8],
@@ -145,7 +172,10 @@ impl Process {
         };
         self.given = length + 4;
         let message = self.inbox.get(4..self.given).ok_or(Lost::Malformed)?;
-        Response::decode(message).map_err(|_| Lost::Malformed)
+        match Response::decode(message) {
+            Ok((number, response)) if number == self.number => Ok(response),
+            _ => Err(Lost::Malformed),
+        }
     }
 
     /// Sends a message and waits for the answer.
@@ -155,7 +185,7 @@ impl Process {
         within: Duration,
     ) -> std::result::Result<Response<'_>, Lost> {
         let (mut message, until) = (Vec::new(), Instant::now() + within);
-        request.encode(&mut message);
+        self.encode(request, &mut message);
         self.send(&message, until)?;
         self.receive(until)
     }

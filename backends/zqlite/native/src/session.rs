@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::codes::{Category, DONE};
+use crate::codes::Category;
 use crate::failure::Failure;
 use crate::library_file::LibraryFile;
 use crate::message::{FILL, MAX_IDS, Request, Response};
@@ -83,6 +83,20 @@ fn senseless() -> Error {
     Lost::Malformed.into_error(ErrorKind::Unavailable, "the ZQLite library's process is no good")
 }
 
+/// Why an answer is not taken.
+enum Refusal {
+    /// It says what is wrong.
+    Error(Error),
+    /// It makes no sense: the child is no good.
+    Senseless,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
 /// What of a transaction comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<'c> {
@@ -97,7 +111,7 @@ pub enum Change<'c> {
 pub enum NotStored {
     /// The head is another one.
     Conflict,
-    /// Nothing is stored.
+    /// Nothing is stored: the library said that it undid it, or was never told to commit.
     Undone(Error),
     /// Nobody knows whether it is stored. The child is gone.
     Unknown(Error),
@@ -152,18 +166,22 @@ impl Session {
     fn ask<T>(
         &mut self,
         request: &Request<'_>,
-        take: impl FnOnce(Response<'_>) -> Result<T>,
+        take: impl FnOnce(Response<'_>) -> std::result::Result<T, Refusal>,
     ) -> Result<T> {
         self.require_alive()?;
-        match self.process.ask(request, self.deadline) {
-            Ok(response) => take(response),
-            Err(lost) => {
-                self.is_lost = true;
-                self.process.kill();
-                let what = "the store cannot be read: the ZQLite library's process was lost";
-                Err(lost.into_error(ErrorKind::Unavailable, what))
-            }
-        }
+        let quiet = self.process.require_quiet();
+        let lost = match quiet.and_then(|()| self.process.ask(request, self.deadline)) {
+            Ok(response) => match take(response) {
+                Ok(taken) => return Ok(taken),
+                Err(Refusal::Error(error)) => return Err(error),
+                Err(Refusal::Senseless) => Lost::Malformed,
+            },
+            Err(lost) => lost,
+        };
+        self.is_lost = true;
+        self.process.kill();
+        let what = "the store cannot be read: the ZQLite library's process was lost";
+        Err(lost.into_error(ErrorKind::Unavailable, what))
     }
 
     fn require_alive(&self) -> Result<()> {
@@ -187,10 +205,10 @@ impl Session {
             self.ask(&Request::Scan { after }, |response| match response {
                 Response::Scanned { rows } => rows.into_iter().try_for_each(|(id, length, it)| {
                     if id <= after {
-                        return Err(senseless());
+                        return Err(Refusal::Senseless);
                     }
                     after = id;
-                    visit(id, length, it)
+                    Ok(visit(id, length, it)?)
                 }),
                 other => Err(failed("the store cannot be read", other)),
             })?;
@@ -216,7 +234,7 @@ impl Session {
                 self.ask(&Request::Read { ids: wanted.to_vec() }, |response| match response {
                     Response::Values { values } => {
                         if values.is_empty() || values.len() > wanted.len() {
-                            return Err(senseless());
+                            return Err(Refusal::Senseless);
                         }
                         wanted
                             .iter()
@@ -242,8 +260,10 @@ impl Session {
     ) -> std::result::Result<(), NotStored> {
         self.require_alive().map_err(NotStored::Undone)?;
         let until = Instant::now() + self.deadline;
-        let mut outbox = Outbox { process: &mut self.process, messages: Vec::new(), until };
-        let sent = outbox.transaction(expected, changes);
+        let sent = self.process.require_quiet().and_then(|()| {
+            let mut outbox = Outbox { process: &mut self.process, messages: Vec::new(), until };
+            outbox.transaction(expected, changes)
+        });
         let lost = match sent {
             // As the last message says to commit, the child has not been told to.
             Err(lost) => NotStored::Undone(lost.into_error(
@@ -253,12 +273,13 @@ impl Session {
             Ok(()) => match self.process.receive(until) {
                 Ok(Response::Done) => return Ok(()),
                 Ok(Response::Conflict) => return Err(NotStored::Conflict),
-                Ok(response @ Response::Failed { is_undone: true, .. }) => {
-                    let error = failed("the commit was not stored", response);
-                    return Err(NotStored::Undone(error));
-                }
-                Ok(response @ Response::Failed { .. }) => {
-                    let cause = failed("the ZQLite library failed to commit", response);
+                Ok(Response::Failed { is_undone, operation, code, category, message }) => {
+                    let failure = failure(operation, code, category, message);
+                    if is_undone {
+                        let error = failure.into_error("the commit was not stored");
+                        return Err(NotStored::Undone(error));
+                    }
+                    let cause = failure.into_error("the ZQLite library failed to commit or to undo");
                     NotStored::Unknown(unknown().because(cause))
                 }
                 Ok(_) => NotStored::Unknown(unknown().because(senseless())),
@@ -294,20 +315,24 @@ fn unknown() -> Error {
 }
 
 /// What the child says instead of what was asked for.
-fn failed(what: &'static str, response: Response<'_>) -> Error {
-    let Response::Failed { operation, code, category, message, .. } = response else {
-        return senseless();
-    };
+fn failed(what: &'static str, response: Response<'_>) -> Refusal {
+    match response {
+        Response::Failed { operation, code, category, message, .. } => {
+            Refusal::Error(failure(operation, code, category, message).into_error(what))
+        }
+        _ => Refusal::Senseless,
+    }
+}
+
+fn failure(operation: &[u8], code: u64, category: u64, message: &[u8]) -> Failure {
     let number = |number: u64| i32::try_from(number).unwrap_or(-1);
     let operation = crate::raw::REQUIRED.into_iter().find(|known| known.as_bytes() == operation);
-    let failure = Failure::new(
+    Failure::new(
         operation.unwrap_or("a call"),
         number(code),
         Category::of(number(category)),
         &String::from_utf8_lossy(message),
-    );
-    debug_assert!(failure.code != DONE, "a step that ends is no failure");
-    failure.into_error(what)
+    )
 }
 
 /// Messages on their way to the child: few writes, and none too long.
@@ -348,7 +373,7 @@ impl Outbox<'_> {
         }
         self.flush_deletes(&mut delete)?;
         self.flush_puts(&mut put)?;
-        Request::Commit.encode(&mut self.messages);
+        self.process.encode(&Request::Commit, &mut self.messages);
         self.send()
     }
 
@@ -367,7 +392,7 @@ impl Outbox<'_> {
     }
 
     fn push(&mut self, request: &Request<'_>) -> std::result::Result<(), Lost> {
-        request.encode(&mut self.messages);
+        self.process.encode(request, &mut self.messages);
         if self.messages.len() > FILL { self.send() } else { Ok(()) }
     }
 

@@ -53,7 +53,7 @@ fn step_of(switch: Switch) -> &'static str {
         Switch::LosesOnReopen => "reopen",
         Switch::LosesOnKill => "without-close",
         Switch::FreedMemory | Switch::Aborts => "blobs",
-        Switch::RollbackKeeps => "rollback",
+        Switch::RollbackKeeps | Switch::RollbackFails => "rollback",
         Switch::Hangs | Switch::Leaks => "volume",
         Switch::Uncommitted => "kills-in-transaction",
         Switch::PartialCommit => "kills-in-commit",

@@ -107,6 +107,33 @@ fn what_the_library_refuses_is_undone_and_the_next_goes_on() {
     assert!(!session.is_lost());
     assert_eq!(value(&mut session, 2).unwrap(), None);
     session.write(b"one", [Change::Put(2, b"row")]).unwrap();
+    assert_eq!(value(&mut session, 2).unwrap().unwrap(), b"row");
+}
+
+#[test]
+fn what_cannot_be_undone_is_not_stored_by_closing() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = host(directory.path(), Some(Switch::RollbackFails));
+    let path = database(directory.path());
+    let mut session = Session::open(&host, &path, true, false).unwrap();
+    session.write(b"", [Change::Put(1, b"one")]).unwrap();
+    let long = vec![7; 5_000];
+    let refused = session.write(b"one", [Change::Put(2, b"row"), Change::Put(3, &long)]);
+    assert!(matches!(refused, Err(NotStored::Unknown(_))), "{refused:?}");
+    assert!(session.is_lost());
+    // Undone for certain now: it was never sent.
+    let refused = session.write(b"one", [Change::Put(2, b"row")]);
+    assert!(matches!(refused, Err(NotStored::Undone(_))), "{refused:?}");
+    session.close().unwrap();
+    let mut session = Session::open(&host, &path, false, false).unwrap();
+    assert_eq!(value(&mut session, 2).unwrap(), None);
+    session.write(b"one", [Change::Put(2, b"other")]).unwrap();
+    // A conflict is undone, too, or not known to be.
+    let refused = session.write(b"two", [Change::Put(4, b"row")]);
+    assert!(matches!(refused, Err(NotStored::Unknown(_))), "{refused:?}");
+    let mut session = Session::open(&host, &path, false, false).unwrap();
+    assert_eq!(value(&mut session, 2).unwrap().unwrap(), b"other");
+    assert_eq!(value(&mut session, 4).unwrap(), None);
 }
 
 #[test]
