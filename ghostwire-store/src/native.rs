@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_zqlite::NativeOptions;
 use ghostwire_store_zqlite_native::admission::{self, LIMIT};
-use ghostwire_store_zqlite_native::{LibraryFile, Program, child};
+use ghostwire_store_zqlite_native::{LibraryFile, child};
 
+pub use ghostwire_store_zqlite_native::Program;
 pub use ghostwire_store_zqlite_native::admission::{
     Effort, Examination, Outcome, Report, STEPS, Step, Verdict, examine, verdict_path,
 };

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -79,8 +80,19 @@ fn program() -> Program {
 /// A place for a store that the double may be used for.
 fn place() -> (TempDir, PathBuf) {
     let (directory, path) = common::directory();
-    DOUBLE.verdict.keep(&path).unwrap();
+    forge(&DOUBLE.verdict, &path);
     (directory, path)
+}
+
+/// Writes a verdict as if everything had been tried, which only a full test can keep.
+fn forge(verdict: &Verdict, store: &Path) {
+    let mut text = serde_json::to_value(verdict).unwrap();
+    for (key, value) in [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)] {
+        text[key] = value.into();
+    }
+    let path = verdict_path(store);
+    fs::write(&path, serde_json::to_vec(&text).unwrap()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn on_native(options: ZqliteOptions) -> ZqliteOptions {

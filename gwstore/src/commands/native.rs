@@ -27,7 +27,7 @@ pub(super) fn check(config: &Config, args: &NativeCheckArgs, shell: &mut Shell<'
     })?;
     said?;
     let kept = match report.require() {
-        Ok(verdict) if is_configured => verdict.keep(&wanted.store).map(|()| true)?,
+        Ok(verdict) if is_configured && verdict.is_full() => verdict.keep(&wanted.store).map(|()| true)?,
         _ => false,
     };
     if shell.json {
@@ -38,6 +38,8 @@ pub(super) fn check(config: &Config, args: &NativeCheckArgs, shell: &mut Shell<'
             shown(&wanted.library),
             match kept {
                 true => " The store can be opened with it.",
+                false if is_configured =>
+                    " Less was tried than a store needs, so no verdict is kept; leave the numbers out.",
                 false => " It is not the configured store's, so no verdict is kept.",
             }
         ))?;

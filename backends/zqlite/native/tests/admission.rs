@@ -1,14 +1,15 @@
 //! The self-test: the double passes it, and each way in which the double can be broken fails the step
 //! that is meant for it.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ghostwire_store_core::error::ErrorKind;
 use ghostwire_store_zqlite_native::admission::{
-    Effort, Examination, Outcome, Report, STEPS, examine, require, verdict_path,
+    Effort, Examination, Outcome, Report, STEPS, Verdict, examine, require, verdict_path,
 };
 use ghostwire_store_zqlite_native::{LibraryFile, Program};
 use ghostwire_zqlite_double::{Switch, install, install_without};
@@ -84,8 +85,48 @@ fn the_double_passes() {
         (directory.path().join("store.db"), LibraryFile::read(&library).unwrap().sha256());
     let error = require(&store, &library, sha256).unwrap_err();
     assert!(error.to_string().contains("was not tested"), "{error}");
-    report.require().unwrap().keep(&store).unwrap();
-    assert_eq!(require(&store, &library, sha256).unwrap(), *report.require().unwrap());
+    let verdict = report.require().unwrap();
+    if verdict.is_full() {
+        verdict.keep(&store).unwrap();
+        assert_eq!(require(&store, &library, sha256).unwrap(), *verdict);
+    } else {
+        let error = verdict.keep(&store).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("too little"), "{error}");
+        assert!(!verdict_path(&store).exists());
+    }
+}
+
+/// Writes a verdict as if everything had been tried, which only a full test can keep.
+fn forge(verdict: &Verdict, store: &Path) {
+    let mut text = serde_json::to_value(verdict).unwrap();
+    for (key, value) in [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)] {
+        text[key] = value.into();
+    }
+    write_verdict(store, &serde_json::to_string_pretty(&text).unwrap());
+}
+
+fn write_verdict(store: &Path, text: &str) {
+    let path = verdict_path(store);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn a_verdict_of_less_than_everything_opens_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = install(directory.path(), None).unwrap();
+    let store = directory.path().join("store.db");
+    let report = examined(directory.path(), library.clone());
+    let sha256 = LibraryFile::read(&library).unwrap().sha256();
+    let verdict = report.require().unwrap();
+    assert!(!verdict.is_full());
+    write_verdict(&store, &serde_json::to_string(verdict).unwrap());
+    let error = require(&store, &library, sha256).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("fewer kills or rows"), "{error}");
+    forge(verdict, &store);
+    require(&store, &library, sha256).unwrap();
 }
 
 #[test]
@@ -121,7 +162,7 @@ fn a_verdict_holds_for_what_was_tested() {
     let library = install(directory.path(), None).unwrap();
     let store = directory.path().join("store.db");
     let report = examined(directory.path(), library.clone());
-    report.require().unwrap().keep(&store).unwrap();
+    forge(report.require().unwrap(), &store);
     let sha256 = LibraryFile::read(&library).unwrap().sha256();
     let kept = fs::read_to_string(verdict_path(&store)).unwrap();
     let changed = |from: &str, to: &str, expected: &str| {

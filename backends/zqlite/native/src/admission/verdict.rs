@@ -38,11 +38,11 @@ pub struct Verdict {
     /// Seconds since 1970.
     pub at: u64,
     /// SIGKILLs inside a transaction.
-    pub kills_in_transaction: u32,
-    /// SIGKILLs during commits.
-    pub kills_in_commit: u32,
+    kills_in_transaction: u32,
+    /// SIGKILLs before a commit was acknowledged.
+    kills_in_commit: u32,
     /// Rows of the test of volume.
-    pub rows: u32,
+    rows: u32,
     /// Every step.
     pub steps: Vec<Step>,
 }
@@ -96,11 +96,27 @@ impl Verdict {
         })
     }
 
+    /// Whether as much was tried as a store needs: [`Effort::FULL`], or more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let least = Effort::FULL;
+        self.kills_in_transaction >= least.kills_in_transaction
+            && self.kills_in_commit >= least.kills_in_commit
+            && self.rows >= least.rows
+    }
+
     /// Keeps it beside the store, in place of an earlier one.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// `Unsupported` if it is not full; those of the file system.
     pub fn keep(&self, store: &Path) -> Result<()> {
+        if !self.is_full() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "too little of the ZQLite library was tried for a verdict; test it with the default numbers \
+                 of kills and rows",
+            ));
+        }
         let path = verdict_path(store);
         let part = with_suffix(&path, ".part");
         let keep = || {
@@ -158,6 +174,9 @@ pub fn require(store: &Path, library: &Path, sha256: [u8; 32]) -> Result<Verdict
                 .with("tested", tested)
                 .with("found", found));
         }
+    }
+    if !verdict.is_full() {
+        return Err(ask("the ZQLite library was tested with fewer kills or rows than a store needs"));
     }
     let passes = |step: &Step| matches!(step.outcome, Outcome::Passed | Outcome::Information);
     let is_whole =
