@@ -338,6 +338,7 @@ fn transaction(pipes: &mut Pipes, connection: &Connection<'_>, rows: &mut Rows<'
     for at in 10..400 {
         change(rows, at).map_err(said)?;
     }
+    progress(pipes)?;
     transaction.rollback().map_err(said)?;
     Ok(String::new())
 }
@@ -356,6 +357,8 @@ fn commit(
     }
     progress(pipes)?;
     transaction.commit().map_err(said)?;
+    // What comes after that, closing the database, is no part of it.
+    progress(pipes)?;
     Ok(String::new())
 }
 

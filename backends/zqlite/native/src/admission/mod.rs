@@ -173,7 +173,7 @@ pub fn examine(examination: &Examination, mut tell: impl FnMut(&Step)) -> Result
     let loaded = trial.loaded.take();
     let verdict = match (&loaded, is_refused) {
         (Some(loaded), false) => {
-            Some(Verdict::new(&file, loaded, &examination.store, examination.effort, &steps)?)
+            Some(Verdict::new(&file, loaded, &examination.store, trial.done, &steps)?)
         }
         _ => None,
     };

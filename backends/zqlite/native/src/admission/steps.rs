@@ -67,15 +67,14 @@ pub const STEPS: [Named; 16] = [
     step("second-opener", "of two writers none loses what it was told is stored", second_opener),
 ];
 
-/// Of parts that are killed after a while: how much longer than usual that while may be.
-const BEYOND: f64 = 1.2;
-
 /// The self-test under way.
 pub(crate) struct Trial<'h> {
     host: &'h Host,
     scratch: &'h Path,
     effort: Effort,
     pub(crate) loaded: Option<Loaded>,
+    /// What counted of it.
+    pub(crate) done: Effort,
     databases: u32,
 }
 
@@ -89,7 +88,8 @@ enum Ended {
 
 impl<'h> Trial<'h> {
     pub(crate) fn new(host: &'h Host, scratch: &'h Path, effort: Effort) -> Self {
-        Self { host, scratch, effort, loaded: None, databases: 0 }
+        let done = Effort { kills_in_transaction: 0, kills_in_commit: 0, rows: 0 };
+        Self { host, scratch, effort, loaded: None, done, databases: 0 }
     }
 
     /// The path of a new database.
@@ -142,12 +142,25 @@ impl<'h> Trial<'h> {
         }
     }
 
-    /// How long a part takes from its way to its end.
+    /// Does a part in a child of its own to its end; how long its second stretch takes, from its way on.
     fn duration(&self, part: &str, path: &Path, argument: u64) -> Result<Duration, String> {
         let mut child = self.on_the_way(part, path, argument)?;
         let began = Instant::now();
-        told(child.receive(began + self.host.deadline))?;
-        Ok(began.elapsed())
+        came_so_far(child.receive(began + self.host.deadline))?;
+        let took = began.elapsed();
+        told(child.receive(Instant::now() + self.host.deadline))?;
+        Ok(took)
+    }
+}
+
+/// That a part came to its next stretch.
+fn came_so_far(response: Result<Response<'_>, Lost>) -> Result<(), String> {
+    match response {
+        Ok(Response::Progress) => Ok(()),
+        response => match told(response) {
+            Ok(text) => Err(format!("a part of the self-test ended too early: {text}")),
+            Err(wrong) => Err(wrong),
+        },
     }
 }
 
@@ -216,62 +229,98 @@ fn volume(trial: &mut Trial<'_>) -> Result<String, String> {
     let path = trial.table()?;
     let rows = trial.effort.rows.into();
     let found = trial.part("volume", &path, rows)?;
-    trial.part("read-volume", &path, rows).map(|_| found)
+    trial.part("read-volume", &path, rows)?;
+    trial.done.rows = trial.effort.rows;
+    Ok(found)
 }
 
-/// Moments within a duration, and somewhat beyond, spread evenly however many are taken.
+/// Moments within a duration, spread evenly however many are taken.
 fn moments(duration: Duration) -> impl Iterator<Item = Duration> {
     /// The golden ratio's fraction: its multiples never come close to each other.
     const STEP: f64 = 0.618_033_988_749_895;
-    (0u32..).map(move |at| duration.mul_f64((f64::from(at) * STEP).fract() * BEYOND))
+    (0u32..).map(move |at| duration.mul_f64((f64::from(at) * STEP).fract()))
+}
+
+/// How many kills are tried so that this many come in time.
+fn attempts(wanted: u32) -> usize {
+    usize::try_from(wanted).unwrap_or(usize::MAX).saturating_mul(4).saturating_add(20)
+}
+
+fn too_few(done: u32, wanted: u32) -> String {
+    format!(
+        "only {done} of {wanted} kills came in time, of {} that were tried: it was not tried enough",
+        attempts(wanted)
+    )
+}
+
+/// Kills a child at its moment; whether it had not come to its next stretch by then.
+fn kill_in_time(child: &mut Process, moment: Duration) -> Result<bool, String> {
+    let response = child.receive(Instant::now() + moment);
+    let is_in_time = match response {
+        Err(Lost::Late) => Ok(true),
+        response => came_so_far(response).map(|()| false),
+    };
+    child.kill();
+    is_in_time
 }
 
 fn kills_in_transaction(trial: &mut Trial<'_>) -> Result<String, String> {
     let path = trial.table()?;
     trial.part("write", &path, 1)?;
     let duration = trial.duration("transaction", &path, 0)?;
-    for (at, moment) in (1..=trial.effort.kills_in_transaction).zip(moments(duration)) {
+    let wanted = trial.effort.kills_in_transaction;
+    for (at, moment) in (1..=attempts(wanted)).zip(moments(duration)) {
+        if trial.done.kills_in_transaction == wanted {
+            break;
+        }
         let find = |wrong| format!("before kill {at}: {wrong}");
         let mut child = trial.on_the_way("transaction", &path, 0).map_err(find)?;
-        // That no answer came by then is what is waited for.
-        let _ = child.receive(Instant::now() + moment);
-        child.kill();
+        let is_in_time = kill_in_time(&mut child, moment).map_err(find)?;
+        trial.done.kills_in_transaction += u32::from(is_in_time);
     }
     trial.part("read", &path, 1)?;
-    Ok(format!("{} kills", trial.effort.kills_in_transaction))
+    match trial.done.kills_in_transaction {
+        done if done < wanted => Err(too_few(done, wanted)),
+        done => Ok(format!("{done} kills")),
+    }
 }
 
 fn kills_in_commit(trial: &mut Trial<'_>) -> Result<String, String> {
     let path = trial.table()?;
-    let mut stored = 1;
-    trial.duration("commit", &path, stored)?;
-    stored += 1;
-    let duration = trial.duration("commit", &path, stored)?;
-    let mut during = 0;
-    for (at, moment) in (1..=trial.effort.kills_in_commit).zip(moments(duration)) {
+    let mut stored = 0;
+    let mut duration = Duration::MAX;
+    for _ in 0..3 {
+        stored += 1;
+        let took = trial.duration("commit", &path, stored)?;
+        // The first commit has nothing to replace.
+        duration = if stored == 1 { duration } else { duration.min(took) };
+    }
+    let wanted = trial.effort.kills_in_commit;
+    let mut tried = 0;
+    for moment in moments(duration).take(attempts(wanted)) {
+        if trial.done.kills_in_commit == wanted {
+            break;
+        }
+        tried += 1;
         let next = stored + 1;
         let mut child = trial.on_the_way("commit", &path, next)?;
-        let is_acknowledged = match child.receive(Instant::now() + moment) {
-            Err(Lost::Late) => false,
-            response => told(response).map(|_| true)?,
-        };
-        child.kill();
+        let is_in_time = kill_in_time(&mut child, moment)?;
         let found = trial.part("generation", &path, 0);
-        let found = found.map_err(|wrong| format!("after kill {at}: {wrong}"))?;
-        during += u32::from(!is_acknowledged);
+        let found = found.map_err(|wrong| format!("after kill {tried}: {wrong}"))?;
         match found.parse() {
-            Ok(found) if found == next || (found == stored && !is_acknowledged) => stored = found,
+            Ok(found) if found == next || (found == stored && is_in_time) => stored = found,
             _ => {
                 return Err(format!(
-                    "after kill {at} commit {found} is there, and commit {stored} was acknowledged"
+                    "after kill {tried} commit {found} is there, and commit {stored} was acknowledged"
                 ));
             }
         }
+        trial.done.kills_in_commit += u32::from(is_in_time);
     }
-    Ok(format!(
-        "{} kills, {during} before the commit was acknowledged",
-        trial.effort.kills_in_commit
-    ))
+    match trial.done.kills_in_commit {
+        done if done < wanted => Err(too_few(done, wanted)),
+        done => Ok(format!("{done} kills before the commit was acknowledged, of {tried}")),
+    }
 }
 
 /// What the names of logs end with.
