@@ -61,6 +61,66 @@ fn has_empty_frame(database: &Path) -> bool {
         .any(|frame| frame.get(..24).is_some_and(|header| header.iter().all(|byte| *byte == 0)))
 }
 
+/// Whether the journal has zeros at its end, where a checksum would be.
+fn has_zeros_in_journal(database: &Path) -> bool {
+    const SECTOR: usize = 512;
+    let mut journal = database.as_os_str().to_owned();
+    journal.push("-journal");
+    let journal = std::fs::read(PathBuf::from(journal)).unwrap_or_default();
+    journal.len() > SECTOR && journal.ends_with(&[0; 8])
+}
+
+/// Whether a frame of a log is not what was written, though more of that log comes behind it. SQLite takes
+/// it for the log's end: <https://sqlite.org/fileformat2.html#wal_file_format>.
+fn is_altered(database: &Path) -> bool {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24 + 4096;
+    let mut name = database.as_os_str().to_owned();
+    name.push("-wal");
+    let log = std::fs::read(PathBuf::from(name)).unwrap_or_default();
+    let Some((header, frames)) = log.split_at_checked(HEADER) else { return false };
+    let salts = header.get(16..24).unwrap_or_default();
+    let is_of_log = |frame: &&[u8]| frame.get(8..16) == Some(salts);
+    let whole = || frames.chunks_exact(FRAME);
+    if !whole().any(|frame| is_of_log(&frame) && salts != [0; 8]) {
+        // Nothing of it, unless its header alone was filled with zeros.
+        let second = frames.get(FRAME + 8..FRAME + 16).unwrap_or_default();
+        return header == [0; HEADER] && second.iter().any(|byte| *byte != 0);
+    }
+    let big = header.get(3) == Some(&0x83);
+    let sum = |begin: (u32, u32), bytes: &[u8]| {
+        bytes.chunks_exact(8).fold(begin, |(one, two), eight| {
+            let word = |at: usize| {
+                let word = eight.get(at..at + 4).and_then(|it| it.try_into().ok());
+                let word: [u8; 4] = word.unwrap_or_default();
+                if big { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
+            };
+            let one = one.wrapping_add(word(0)).wrapping_add(two);
+            (one, two.wrapping_add(word(4)).wrapping_add(one))
+        })
+    };
+    let told = |bytes: Option<&[u8]>| {
+        let (one, two) = bytes.unwrap_or_default().split_at_checked(4).unwrap_or_default();
+        let word = |it: &[u8]| it.try_into().map_or(0, u32::from_be_bytes);
+        (word(one), word(two))
+    };
+    let mut running = sum((0, 0), header.get(..24).unwrap_or_default());
+    if running != told(header.get(24..32)) || header.get(..3) != Some(&[0x37, 0x7f, 0x06]) {
+        return true;
+    }
+    let mut is_over = false;
+    for frame in whole() {
+        running = sum(running, frame.get(..8).unwrap_or_default());
+        running = sum(running, frame.get(24..).unwrap_or_default());
+        let is_sound = is_of_log(&frame) && running == told(frame.get(16..24));
+        if is_over && is_of_log(&frame) {
+            return true;
+        }
+        is_over |= !is_sound;
+    }
+    false
+}
+
 impl Connection {
     pub(crate) fn open(path: &str) -> Option<Self> {
         let switch = Switch::current();
@@ -72,11 +132,28 @@ impl Connection {
         if switch == Some(Switch::LogTail) && has_empty_frame(Path::new(path)) {
             return None;
         }
+        if switch == Some(Switch::JournalTail) && has_zeros_in_journal(Path::new(path)) {
+            return None;
+        }
+        if switch != Some(Switch::TakesBack) && is_altered(Path::new(path)) {
+            return None;
+        }
+        let mode = match switch {
+            Some(Switch::RollbackJournal | Switch::JournalTail) => "journal_mode=DELETE",
+            _ => "journal_mode=WAL",
+        };
         let open = || -> rusqlite::Result<Sqlite> {
             let sqlite = Sqlite::open(path)?;
             sqlite.busy_timeout(std::time::Duration::ZERO)?;
-            for setting in ["page_size=4096", "journal_mode=WAL", "synchronous=FULL"] {
+            for setting in ["page_size=4096", mode, "synchronous=FULL"] {
                 sqlite.query_row(&format!("PRAGMA {setting}"), [], |_| Ok(())).or_else(no_row)?;
+            }
+            // What a kill left in the log is not to be taken for the log of later commits.
+            sqlite.execute_batch("PRAGMA cache_spill=OFF")?;
+            let cut = sqlite.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            match cut.map_err(|error| code_of(&error)) {
+                Ok(()) | Err(BUSY | 6) => {}
+                Err(_) => return Err(rusqlite::Error::InvalidQuery),
             }
             match switch {
                 Some(Switch::LosesOnKill) => sqlite.execute_batch("BEGIN")?,
@@ -150,6 +227,9 @@ impl Connection {
         };
         let begun = self.sqlite.execute_batch(&sql);
         let outcome = self.noted(begun);
+        if self.switch == Some(Switch::SecondAborts) && outcome == Err(BUSY) {
+            std::process::abort();
+        }
         let outcome = outcome.or_else(|code| match self.hidden(code) {
             OK => Ok(()),
             code => Err(code),
@@ -275,6 +355,10 @@ impl Connection {
             Some(Switch::Hangs) if self.inserted >= 31_000 => loop {
                 std::thread::park();
             },
+            Some(Switch::AlwaysFull) if self.inserted == 0 && (3_000..3_010).contains(&row) => {
+                let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+                return Err(rusqlite::Error::SqliteFailure(full, None));
+            }
             Some(Switch::Leaks) => self.leaked.push(vec![1; 32 << 10]),
             _ => {}
         }

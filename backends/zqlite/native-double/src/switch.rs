@@ -57,6 +57,16 @@ switches! {
     PartialCommit = "partial-commit",
     /// A database whose log has something behind its end cannot be opened.
     LogTail = "log-tail",
+    /// Not broken: a rollback journal instead of a log.
+    RollbackJournal = "rollback-journal",
+    /// With a rollback journal: a database whose journal has zeros behind its end cannot be opened.
+    JournalTail = "journal-tail",
+    /// A log that was altered counts up to there.
+    TakesBack = "takes-back",
+    /// There is room for nothing.
+    AlwaysFull = "always-full",
+    /// Who writes while another does is aborted.
+    SecondAborts = "second-aborts",
     /// A write for which there is no room says that it succeeded.
     FullDisk = "full-disk",
     /// Who writes while another does is told that it succeeded.

@@ -48,6 +48,9 @@ pub(crate) fn run(
     if part == "damaged-log" {
         return damaged_log(library, path);
     }
+    if part == "intrude" {
+        return intrude(library, path, number);
+    }
     if part == "full-disk" {
         limit_files(path, 256 << 10)?;
     }
@@ -77,6 +80,14 @@ pub(crate) fn run(
         "read-volume" => read_volume(rows, number),
         "transaction" => transaction(pipes, &connection, rows),
         "commit" => commit(pipes, &connection, rows, number),
+        "open-and-wait" => {
+            let transaction = connection.begin().map_err(said)?;
+            replace_all(rows, number).map_err(said)?;
+            progress(pipes)?;
+            pipes.wait().map_err(|error| error.to_string())?;
+            transaction.rollback().map_err(said)?;
+            Ok(String::new())
+        }
         "commit-and-wait" => {
             fill(&connection, rows, number, (COMMIT_ROWS, MAX_VALUE)).map_err(said)?;
             progress(pipes)?;
@@ -88,7 +99,6 @@ pub(crate) fn run(
         "count" => count(rows),
         "hold" => hold(pipes, &connection, rows, number),
         "has" => has(rows, number),
-        "intrude" => intrude(&connection, rows, number),
         other => Err(format!("there is no part {other}")),
     }
 }
@@ -343,6 +353,14 @@ fn transaction(pipes: &mut Pipes, connection: &Connection<'_>, rows: &mut Rows<'
     Ok(String::new())
 }
 
+/// Replaces every row of many pages by that of a generation.
+fn replace_all(rows: &mut Rows<'_>, generation: i64) -> Result<(), Failure> {
+    (1..=COMMIT_ROWS).try_for_each(|id| {
+        rows.delete(id)?;
+        rows.insert(id, &value(id, generation, MAX_VALUE))
+    })
+}
+
 /// Commits the next generation of many pages; is killed meanwhile, or not.
 fn commit(
     pipes: &mut Pipes,
@@ -351,10 +369,7 @@ fn commit(
     next: i64,
 ) -> Outcome {
     let transaction = connection.begin().map_err(said)?;
-    for id in 1..=COMMIT_ROWS {
-        rows.delete(id).map_err(said)?;
-        rows.insert(id, &value(id, next, MAX_VALUE)).map_err(said)?;
-    }
+    replace_all(rows, next).map_err(said)?;
     progress(pipes)?;
     transaction.commit().map_err(said)?;
     // What comes after that, closing the database, is no part of it.
@@ -423,7 +438,7 @@ fn full_disk(connection: &Connection<'_>, rows: &mut Rows<'_>) -> Outcome {
             return Ok((acknowledged * AT_ONCE).to_string());
         }
     }
-    Ok((TRANSACTIONS * AT_ONCE).to_string())
+    Err("writing never failed, beyond the limit for files: it was not tried".to_owned())
 }
 
 /// How many whole transactions of [`full_disk`] are there, in rows.
@@ -451,9 +466,11 @@ fn hold(pipes: &mut Pipes, connection: &Connection<'_>, rows: &mut Rows<'_>, id:
     }
 }
 
-/// Writes a row while somebody else does.
-fn intrude(connection: &Connection<'_>, rows: &mut Rows<'_>, id: i64) -> Outcome {
-    let mut store = || {
+/// Writes a row while somebody else does. A call that fails is a refusal, from opening on.
+fn intrude(library: &Library, path: &Path, id: i64) -> Outcome {
+    let store = || {
+        let connection = library.open(path)?;
+        let mut rows = Rows::prepare(&connection)?;
         let transaction = connection.begin()?;
         rows.insert(id, &value(id, 1, 100))?;
         transaction.commit()

@@ -57,10 +57,14 @@ pub const STEPS: [Named; 16] = [
         "a commit that is killed is there whole or not at all",
         kills_in_commit,
     ),
-    step("log-zeros", "zeros behind the log, as after a loss of power, cost nothing", log_zeros),
+    step(
+        "log-tail",
+        "zeros and garbage behind the log, as after a loss of power, cost nothing",
+        log_tail,
+    ),
     step(
         "log-damage",
-        "a log that is cut or altered is refused or gives a whole commit",
+        "a log that is cut gives a whole commit, one that is altered the last; or it is refused",
         log_damage,
     ),
     step("full-disk", "without room a write fails, and what was stored stays", full_disk),
@@ -323,84 +327,210 @@ fn kills_in_commit(trial: &mut Trial<'_>) -> Result<String, String> {
     }
 }
 
-/// What the names of logs end with.
+/// What the names of logs end with. Zeros and garbage are also put where there is none of the first.
 const LOGS: [&str; 2] = ["-wal", "-journal"];
 
-/// A database that was killed after commits, so that there may be a log; its last commit.
-fn with_log(trial: &mut Trial<'_>) -> Result<(PathBuf, u64), String> {
-    const LAST: u64 = 3;
-    let path = trial.table()?;
-    trial.duration("commit", &path, 1)?;
-    trial.duration("commit", &path, 2)?;
-    let mut child = trial.on_the_way("commit-and-wait", &path, LAST)?;
+/// Files of a database after a kill, by what is appended to its name; which commits may be found in it.
+struct Killed {
+    when: &'static str,
+    files: Vec<(String, Vec<u8>)>,
+    stored: u64,
+    /// It was killed while the next one was committed.
+    or_next: bool,
+}
+
+impl Killed {
+    /// Reads them.
+    fn read(when: &'static str, path: &Path, stored: u64, or_next: bool) -> Result<Self, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let stem = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut files = Vec::new();
+        for entry in fs::read_dir(path.parent().unwrap_or(path)).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(suffix) = name.strip_prefix(&stem) {
+                files.push((suffix.to_owned(), fs::read(entry.path()).map_err(failed)?));
+            }
+        }
+        Ok(Self { when, files, stored, or_next })
+    }
+
+    fn is_log(suffix: &str) -> bool {
+        LOGS.contains(&suffix)
+    }
+
+    fn has_log(&self) -> bool {
+        self.files.iter().any(|(suffix, bytes)| Self::is_log(suffix) && !bytes.is_empty())
+    }
+
+    /// A copy in a new place, with each log altered; an empty one, too, and one that is not there.
+    fn copy(
+        &self,
+        trial: &mut Trial<'_>,
+        damage: &dyn Fn(&mut Vec<u8>),
+    ) -> Result<PathBuf, String> {
+        let copy = trial.database();
+        let place = |suffix: &str| {
+            let mut name = copy.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let write = |suffix: &str, bytes: &[u8]| {
+            fs::write(place(suffix), bytes).map_err(|error| error.to_string())
+        };
+        for (suffix, bytes) in &self.files {
+            let mut bytes = bytes.clone();
+            if Self::is_log(suffix) {
+                damage(&mut bytes);
+            }
+            write(suffix, &bytes)?;
+        }
+        if !self.files.iter().any(|(suffix, _)| Self::is_log(suffix)) {
+            let mut bytes = Vec::new();
+            damage(&mut bytes);
+            write(LOGS[0], &bytes)?;
+        }
+        Ok(copy)
+    }
+
+    fn may_find(&self, commit: u64) -> bool {
+        commit == self.stored || (self.or_next && commit == self.stored + 1)
+    }
+}
+
+/// How many kills during commits leave a log that is looked at.
+const DURING: usize = 4;
+
+/// A database that was killed in a transaction, during commits, and after one.
+fn killed(trial: &mut Trial<'_>) -> Result<Vec<Killed>, String> {
+    let mut all = Vec::new();
+    let begin = |trial: &mut Trial<'_>| {
+        let path = trial.table()?;
+        trial.duration("commit", &path, 1)?;
+        let duration = trial.duration("commit", &path, 2)?;
+        Ok::<_, String>((path, duration))
+    };
+    let (path, duration) = begin(trial)?;
+    let mut child = trial.on_the_way("open-and-wait", &path, 3)?;
+    child.kill();
+    all.push(Killed::read("in a transaction", &path, 2, false)?);
+    let mut moments = moments(duration);
+    let mut during = 0;
+    for _ in 0..attempts(u32::try_from(DURING).unwrap_or(u32::MAX)) {
+        if during == DURING {
+            break;
+        }
+        let path = trial.table()?;
+        trial.duration("commit", &path, 1)?;
+        let mut child = trial.on_the_way("commit", &path, 2)?;
+        if kill_in_time(&mut child, moments.next().unwrap_or_default())? {
+            during += 1;
+            all.push(Killed::read("during a commit", &path, 1, true)?);
+        }
+    }
+    if during < DURING {
+        return Err(format!("only {during} of {DURING} kills came during a commit"));
+    }
+    let (path, _) = begin(trial)?;
+    let mut child = trial.on_the_way("commit-and-wait", &path, 3)?;
     // It has the database still open, and never closes it.
     child.kill();
-    Ok((path, LAST))
+    all.push(Killed::read("after a commit", &path, 3, false)?);
+    Ok(all)
 }
 
-/// Copies a database, with its logs altered.
-fn damaged(
-    trial: &mut Trial<'_>,
-    path: &Path,
-    damage: &mut dyn FnMut(&mut Vec<u8>),
-) -> Result<Option<PathBuf>, String> {
-    let copy = trial.database();
-    let stem = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let entries = fs::read_dir(trial.scratch).map_err(|error| error.to_string())?;
-    let mut has_log = false;
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(suffix) = name.strip_prefix(&stem) else { continue };
-        let mut bytes = fs::read(entry.path()).map_err(|error| error.to_string())?;
-        if LOGS.contains(&suffix) && !bytes.is_empty() {
-            has_log = true;
-            damage(&mut bytes);
-        }
-        let mut to = copy.as_os_str().to_owned();
-        to.push(suffix);
-        fs::write(PathBuf::from(to), bytes).map_err(|error| error.to_string())?;
-    }
-    Ok(has_log.then_some(copy))
+/// Bytes that nobody wrote, the same each time.
+fn garbage(length: usize) -> impl Iterator<Item = u8> {
+    let next = |state: &u32| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    let states = std::iter::successors(Some(7_u32), next);
+    states.map(|state| state.to_be_bytes()[0]).take(length)
 }
 
-const NO_LOG: &str = "no log is left after a kill";
-
-fn log_zeros(trial: &mut Trial<'_>) -> Result<String, String> {
-    let (path, last) = with_log(trial)?;
-    for length in [1, 512, 4_096, 3 * 4_096, 64 << 10] {
-        let zeros = &mut |log: &mut Vec<u8>| log.resize(log.len() + length, 0);
-        let Some(copy) = damaged(trial, &path, zeros)? else { return Ok(NO_LOG.to_owned()) };
-        let found = trial.part("generation", &copy, 0);
-        let found = found.map_err(|wrong| format!("with {length} zeros: {wrong}"))?;
-        if found != last.to_string() {
-            return Err(format!("with {length} zeros commit {found} is there instead of {last}"));
-        }
-    }
-    Ok(String::new())
-}
-
-fn log_damage(trial: &mut Trial<'_>) -> Result<String, String> {
-    const PLACES: usize = 8;
-    let (path, last) = with_log(trial)?;
-    let mut refused = 0;
-    for place in 0..PLACES {
-        let at = |log: &[u8]| log.len() * place / PLACES;
-        let cut = &mut |log: &mut Vec<u8>| log.truncate(at(log));
-        let flip = &mut |log: &mut Vec<u8>| {
-            let at = at(log);
-            log.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x40);
-        };
-        for (name, damage) in [("cut", cut as &mut dyn FnMut(&mut Vec<u8>)), ("flipped", flip)] {
-            let Some(copy) = damaged(trial, &path, damage)? else { return Ok(NO_LOG.to_owned()) };
-            let wrong = |wrong| format!("a log {name} at {place}/{PLACES}: {wrong}");
-            match &*trial.part("damaged-log", &copy, 0).map_err(wrong)? {
-                "refused" => refused += 1,
-                found if found.parse::<u64>().is_ok_and(|found| found <= last) => {}
-                found => return Err(wrong(format!("commit {found} is there"))),
+fn log_tail(trial: &mut Trial<'_>) -> Result<String, String> {
+    let states = killed(trial)?;
+    let (mut tried, mut with_log) = (0, 0);
+    for state in &states {
+        with_log += u32::from(state.has_log());
+        for length in [1, 4_096, 64 << 10] {
+            let zeros = &|log: &mut Vec<u8>| log.resize(log.len() + length, 0);
+            let noise = &|log: &mut Vec<u8>| log.extend(garbage(length));
+            for (name, damage) in [("zeros", zeros as &dyn Fn(&mut Vec<u8>)), ("garbage", noise)] {
+                let copy = state.copy(trial, damage)?;
+                let wrong = |wrong: String| {
+                    format!("killed {}, {length} bytes of {name} behind the log: {wrong}", state.when)
+                };
+                let found = trial.part("generation", &copy, 0).map_err(wrong)?;
+                if !found.parse().is_ok_and(|found| state.may_find(found)) {
+                    let stored = state.stored;
+                    return Err(wrong(format!("commit {found} is there instead of {stored}")));
+                }
+                tried += 1;
             }
         }
     }
-    Ok(format!("{refused} of {} refused, the others whole", 2 * PLACES))
+    Ok(format!("{tried} logs, {with_log} of {} kills left one with something in it", states.len()))
+}
+
+/// What an interior damage does to a log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Damage {
+    Cut,
+    Flipped,
+    Zeroed,
+}
+
+impl Damage {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Cut, "cut"), (Self::Flipped, "flipped"), (Self::Zeroed, "filled with zeros")];
+
+    /// At a fraction of a log.
+    fn at(self, log: &mut Vec<u8>, place: usize, places: usize) {
+        let at = log.len() * place / places;
+        match self {
+            Self::Cut => log.truncate(at),
+            Self::Flipped => log.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x40),
+            Self::Zeroed => log.iter_mut().skip(at).take(4_096).for_each(|byte| *byte = 0),
+        }
+    }
+
+    /// Whether that commit may be found then. What is cut off cannot be missed; what is altered before
+    /// more of the log can.
+    fn may_find(self, state: &Killed, commit: u64) -> bool {
+        match self {
+            Self::Cut => (1..=state.stored).contains(&commit),
+            Self::Flipped | Self::Zeroed => commit == state.stored,
+        }
+    }
+}
+
+fn log_damage(trial: &mut Trial<'_>) -> Result<String, String> {
+    const PLACES: usize = 5;
+    let (mut refused, mut tried) = (0, 0);
+    // During a commit a log of undo images is all there is: nothing outlives damage to it.
+    let states = killed(trial)?.into_iter().filter(|state| !state.or_next && state.has_log());
+    for state in states {
+        for place in 0..PLACES {
+            for (damage, name) in Damage::ALL {
+                let copy = state.copy(trial, &|log| damage.at(log, place, PLACES))?;
+                let wrong = |wrong| {
+                    format!("killed {}, a log {name} at {place}/{PLACES}: {wrong}", state.when)
+                };
+                tried += 1;
+                match &*trial.part("damaged-log", &copy, 0).map_err(wrong)? {
+                    "refused" => refused += 1,
+                    found if found.parse().is_ok_and(|found| damage.may_find(&state, found)) => {}
+                    found => {
+                        let stored = state.stored;
+                        return Err(wrong(format!("commit {found} is there instead of {stored}")));
+                    }
+                }
+            }
+        }
+    }
+    match tried {
+        0 => Err("no kill left a log with something in it: it was not tried".to_owned()),
+        _ => Ok(format!("{refused} of {tried} refused, the others whole")),
+    }
 }
 
 fn full_disk(trial: &mut Trial<'_>) -> Result<String, String> {
@@ -409,6 +539,7 @@ fn full_disk(trial: &mut Trial<'_>) -> Result<String, String> {
     let acknowledged = trial.part("full-disk", &path, 0).and_then(number)?;
     let found = trial.part("count", &path, 0).and_then(number)?;
     match found {
+        _ if acknowledged == 0 => Err("no row was stored while there was room".to_owned()),
         // The one that failed may be there, as a whole.
         found if found == acknowledged || found == acknowledged + 10 => {
             Ok(format!("{acknowledged} rows fitted; by a limit for files"))
@@ -420,8 +551,7 @@ fn full_disk(trial: &mut Trial<'_>) -> Result<String, String> {
 fn second_opener(trial: &mut Trial<'_>) -> Result<String, String> {
     let path = trial.table()?;
     let mut first = trial.on_the_way("hold", &path, 1_000)?;
-    // Whoever cannot open it is refused, too.
-    let second = trial.part("intrude", &path, 2_000).unwrap_or_else(|_| "refused".to_owned());
+    let second = trial.part("intrude", &path, 2_000).map_err(|wrong| format!("the second: {wrong}"))?;
     let first = told(first.ask(&Request::Continue, trial.host.deadline))?;
     for (id, told) in [(1_000, &first), (2_000, &second)] {
         let found = trial.part("has", &path, id)?;
