@@ -1,6 +1,6 @@
 //! The library, safely: in the manner of rusqlite.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::path::Path;
 
@@ -243,12 +243,17 @@ impl fmt::Debug for Row<'_> {
 /// The part of a statement that a row has, whatever the statement borrows.
 trait Columns {
     fn get(&self) -> &RawStatement<'_>;
+    fn text(&mut self, column: i32) -> Option<&[u8]>;
     fn name(&mut self, column: i32) -> Option<String>;
 }
 
 impl Columns for RawStatement<'_> {
     fn get(&self) -> &RawStatement<'_> {
         self
+    }
+
+    fn text(&mut self, column: i32) -> Option<&[u8]> {
+        self.column_text(column).map(CStr::to_bytes)
     }
 
     fn name(&mut self, column: i32) -> Option<String> {
@@ -269,7 +274,7 @@ impl Row<'_> {
         })
     }
 
-    /// The name of a column; of a row that is selected. Exclusive: it ends what was lent of texts.
+    /// The name of a column; of a row that is selected.
     ///
     /// # Errors
     /// `RANGE` if there is no such column.
@@ -277,23 +282,33 @@ impl Row<'_> {
         self.column(column).map(|column| self.raw.name(column))
     }
 
-    /// The value of a column.
+    /// The value of a column, lent until the next call: the library may have one place for what it lends.
+    ///
+    /// ```compile_fail,E0499
+    /// fn both(row: &mut ghostwire_store_zqlite_native::Row<'_>) {
+    ///     let one = row.get(0);
+    ///     let two = row.get(1);
+    ///     drop((one, two));
+    /// }
+    /// ```
     ///
     /// # Errors
     /// `RANGE` if there is no such column; `MISUSE` for what the library should not say of one.
-    pub fn get(&self, column: usize) -> Result<ValueRef<'_>, Failure> {
+    pub fn get(&mut self, column: usize) -> Result<ValueRef<'_>, Failure> {
         let column = self.column(column)?;
         let odd = |operation, why| Failure::new(operation, MISUSE, Category::Misuse, why);
-        let raw = self.raw.get();
-        match raw.column_type(column) {
+        let kind = self.raw.get().column_type(column);
+        match kind {
             types::NULL => Ok(ValueRef::Null),
-            types::INTEGER => Ok(ValueRef::Integer(raw.column_int64(column))),
-            types::REAL => Ok(ValueRef::Real(raw.column_double(column))),
-            types::TEXT => match raw.column_text(column) {
-                Some(text) => Ok(ValueRef::Text(text.to_bytes())),
+            types::INTEGER => Ok(ValueRef::Integer(self.raw.get().column_int64(column))),
+            types::REAL => Ok(ValueRef::Real(self.raw.get().column_double(column))),
+            types::TEXT => match self.raw.text(column) {
+                Some(text) => Ok(ValueRef::Text(text)),
                 None => Err(odd("zqlite_column_text", "a text is null")),
             },
-            types::BLOB => raw
+            types::BLOB => self
+                .raw
+                .get()
                 .column_blob(column)
                 .map(ValueRef::Blob)
                 .map_err(|_| odd("zqlite_column_blob", "a blob is null or too long")),
@@ -305,7 +320,7 @@ impl Row<'_> {
     ///
     /// # Errors
     /// As [`Row::get`]; `MISMATCH` if it is none.
-    pub fn integer(&self, column: usize) -> Result<i64, Failure> {
+    pub fn integer(&mut self, column: usize) -> Result<i64, Failure> {
         match self.get(column)? {
             ValueRef::Integer(value) => Ok(value),
             _ => Err(mismatch()),
@@ -316,7 +331,7 @@ impl Row<'_> {
     ///
     /// # Errors
     /// As [`Row::get`]; `MISMATCH` if it has none.
-    pub fn blob(&self, column: usize) -> Result<&[u8], Failure> {
+    pub fn blob(&mut self, column: usize) -> Result<&[u8], Failure> {
         match self.get(column)? {
             ValueRef::Blob(value) => Ok(value),
             _ => Err(mismatch()),

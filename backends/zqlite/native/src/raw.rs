@@ -383,10 +383,11 @@ impl RawStatement<'_> {
         unsafe { (self.symbols().column_double)(self.handle.as_ptr(), column) }
     }
 
-    pub(crate) fn column_text(&self, column: c_int) -> Option<&CStr> {
+    /// Exclusive: the library may have one place for the text that it lends.
+    pub(crate) fn column_text(&mut self, column: c_int) -> Option<&CStr> {
         // SAFETY: the statement is alive.
         let lent = unsafe { (self.symbols().column_text)(self.handle.as_ptr(), column) };
-        // SAFETY: lent until the next step, reset, bind or the end, all of which need `self` exclusively.
+        // SAFETY: lent until the next text, name, step, reset, bind or the end, all of which need `self` exclusively.
         unsafe { text(lent, self) }
     }
 
@@ -402,7 +403,7 @@ impl RawStatement<'_> {
         if lent.is_null() || length > MAX_COLUMN {
             return Err(MISUSE);
         }
-        // SAFETY: so many bytes are lent until the next step, reset, bind or the end, all of which need `self`
+        // SAFETY: so many bytes are lent until the next text, name, step, reset, bind or the end, all of which need `self`
         // exclusively; the length is less than what a slice may have.
         Ok(unsafe { slice::from_raw_parts(lent.cast(), length) })
     }

@@ -58,7 +58,7 @@ impl<'c> Rows<'c> {
     ) -> Result<T, Failure> {
         self.get.begin(&[Value::Integer(id)])?;
         let taken = match self.get.step()? {
-            Some(row) => take(Some(row.blob(0)?)),
+            Some(mut row) => take(Some(row.blob(0)?)),
             None => take(None),
         };
         self.get.reset()?;
@@ -73,7 +73,7 @@ impl<'c> Rows<'c> {
     ) -> Result<usize, Failure> {
         self.scan.begin(&[Value::Integer(after)])?;
         let (mut last, mut count) = (after, 0);
-        while let Some(row) = self.scan.step()? {
+        while let Some(mut row) = self.scan.step()? {
             let id = row.integer(0)?;
             if id <= last || count == PAGE {
                 let why = "the rows are not in order, or more than were asked for";

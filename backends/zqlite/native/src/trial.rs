@@ -188,7 +188,7 @@ fn codes(connection: &Connection<'_>) -> Outcome {
         if found.is_some() != expected {
             return Err(format!("row {id} is {}there", if expected { "not " } else { "" }));
         }
-        if let Some(row) = found
+        if let Some(mut row) = found
             && row.blob(0).map_err(said)? != b"one"
         {
             return Err("a row has another value".to_owned());

@@ -83,6 +83,23 @@ fn values_of_every_type_come_back() {
 }
 
 #[test]
+fn two_texts_of_a_row_are_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = library(directory.path());
+    let connection = library.open(&directory.path().join("one.db")).unwrap();
+    let mut select = connection.prepare("SELECT 'one', 'other', 'one more'").unwrap();
+    let mut row = select.step().unwrap().unwrap();
+    // Whoever needs both copies them: the next call ends what the last one lent.
+    let texts: Vec<Vec<u8>> = (0..3)
+        .map(|column| match row.get(column).unwrap() {
+            ValueRef::Text(text) => text.to_vec(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(texts, [&b"one"[..], b"other", b"one more"]);
+}
+
+#[test]
 fn failures_say_what_they_are_about() {
     let directory = tempfile::tempdir().unwrap();
     let library = library(directory.path());
