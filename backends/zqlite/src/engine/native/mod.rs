@@ -8,11 +8,12 @@
 //! what is removed while somebody may still read it is kept in memory until he is done.
 
 mod index;
+mod kept;
 mod options;
 mod snapshot;
 mod write;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
@@ -31,12 +32,9 @@ use crate::envelope::Kind;
 use crate::inner::locked;
 use crate::signing::SIGNATURE;
 use index::{Header, Index};
+use kept::Kept;
 pub use options::NativeOptions;
 use snapshot::NativeSnapshot;
-
-/// How much is kept in memory for those who still read what was removed. Beyond that they have to begin
-/// anew.
-const MAX_KEPT: usize = 64 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Native {
@@ -61,11 +59,7 @@ struct Shared {
     version: u64,
     /// Snapshots by their version.
     live: BTreeMap<u64, usize>,
-    /// Values that were removed, and the version without them.
-    kept: HashMap<u64, (Box<[u8]>, u64)>,
-    kept_bytes: usize,
-    /// Snapshots of earlier versions cannot be read any more.
-    oldest: u64,
+    kept: Kept,
 }
 
 /// Makes the store in a new file; in another one it does nothing.
@@ -145,9 +139,7 @@ impl Native {
             next,
             version: 0,
             live: BTreeMap::new(),
-            kept: HashMap::new(),
-            kept_bytes: 0,
-            oldest: 0,
+            kept: Kept::default(),
         };
         Ok(Self { shared: Mutex::new(shared), file: Arc::clone(file), host, name })
     }

@@ -39,11 +39,7 @@ impl Drop for NativeSnapshot<'_> {
         }
         // Who reads an earlier version still needs what a later one is without.
         let oldest = shared.live.keys().next().copied().unwrap_or(u64::MAX);
-        if shared.kept.is_empty() {
-            return;
-        }
-        shared.kept.retain(|_, (_, without)| *without > oldest);
-        shared.kept_bytes = shared.kept.values().map(|(value, _)| value.len()).sum();
+        shared.kept.forget_before(oldest);
     }
 }
 
@@ -55,13 +51,13 @@ impl<'e> NativeSnapshot<'e> {
     /// The values of rows, in this order.
     fn values(&self, ids: &[u64]) -> Result<Vec<Option<Box<[u8]>>>> {
         let mut shared = locked(&self.engine.shared);
-        if self.version < shared.oldest {
+        if !shared.kept.has(self.version) {
             return Err(Error::new(
                 ErrorKind::Busy,
                 "too much was written while this was read; read it again",
             ));
         }
-        let kept = |id| shared.kept.get(id).map(|(value, _)| value.clone());
+        let kept = |id: &u64| shared.kept.get(*id).map(Box::from);
         let mut values: Vec<Option<Box<[u8]>>> = ids.iter().map(kept).collect();
         let asked: Vec<(usize, u64)> = values
             .iter()

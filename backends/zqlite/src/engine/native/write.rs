@@ -7,7 +7,8 @@ use ghostwire_store_zqlite_native::child::HEAD;
 use ghostwire_store_zqlite_native::{Change, NotStored};
 
 use super::index::{self, Header, Index, PIECE, Rows};
-use super::{MAX_KEPT, Native, Shared, not_stored};
+use super::kept::Removed;
+use super::{Native, Shared, not_stored};
 use crate::engine::{Batch, Write};
 use crate::envelope::{Kind, Part};
 
@@ -144,7 +145,7 @@ impl Native {
         if batch.head.len() > PIECE {
             return Err(Error::new(ErrorKind::Unexpected, "the head does not fit one row"));
         }
-        self.keep_for_readers(shared, &changes.deleted)?;
+        let removed = self.still_read(shared, &changes.deleted)?;
         let expected = index::value(Header::HEAD, &batch.expected_head);
         let head = index::value(Header::HEAD, &batch.head);
         let outcome = self.with(shared, |session| {
@@ -165,6 +166,7 @@ impl Native {
         (shared.index, shared.next) = (changes.index, changes.next);
         shared.head = batch.head.clone().into();
         shared.version += 1;
+        shared.kept.apply(removed, shared.version);
         // What is written to a file that the path does not lead to any more nobody finds again.
         self.file.require_in_place().map_err(|error| {
             shared.is_unknown = true;
@@ -172,31 +174,18 @@ impl Native {
         })
     }
 
-    /// Keeps the values that are about to be removed for those who still read them.
-    fn keep_for_readers(&self, shared: &mut Shared, ids: &[u64]) -> Result<()> {
+    /// The values that are about to be removed, if somebody still reads.
+    fn still_read(&self, shared: &mut Shared, ids: &[u64]) -> Result<Removed> {
+        let mut removed = shared.kept.begin();
         if shared.live.is_empty() || ids.is_empty() {
-            return Ok(());
+            return Ok(removed);
         }
-        let without = shared.version + 1;
-        let mut kept = Vec::new();
-        let mut bytes = shared.kept_bytes;
         self.with(shared, |session| {
             session.read(ids, |id, value| {
-                bytes += value.map_or(0, <[u8]>::len);
-                if bytes <= MAX_KEPT {
-                    kept.extend(value.map(|value| (id, (Box::from(value), without))));
-                }
+                value.into_iter().for_each(|value| removed.add(id, value));
                 Ok(())
             })
         })??;
-        if bytes > MAX_KEPT {
-            shared.kept.clear();
-            shared.kept_bytes = 0;
-            shared.oldest = without;
-            return Ok(());
-        }
-        shared.kept.extend(kept);
-        shared.kept_bytes = bytes;
-        Ok(())
+        Ok(removed)
     }
 }
