@@ -449,7 +449,11 @@ interface! {
     }
     /// The number of the interface.
     fn zqlite_abi_version() -> c_int {
-        if Switch::current() == Some(Switch::WrongAbi) { 2 * ABI } else { ABI }
+        match Switch::current() {
+            Some(Switch::WrongAbi) => 2 * ABI,
+            Some(Switch::AbortsAtOnce) => std::process::abort(),
+            _ => ABI,
+        }
     }
     /// Its first part.
     fn zqlite_abi_version_major() -> c_int {

@@ -31,6 +31,8 @@ macro_rules! switches {
 switches! {
     /// The number of its interface is 2.0.0.
     WrongAbi = "wrong-abi",
+    /// It aborts when it is asked for that number.
+    AbortsAtOnce = "aborts-at-once",
     /// It gives the codes of the versions before ABI 1.0.0.
     OldCodes = "old-codes",
     /// A step that fails says that it is done.

@@ -4,18 +4,21 @@
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit, umask};
 
 use crate::failure::Failure;
 use crate::library::{Connection, Library, Transaction};
 use crate::library_file::LibraryFile;
-use crate::message::{FILL, MAX_IDS, Request, Response, VALUE_HEADER, read};
+use crate::message::{
+    FILL, MAX_IDS, PROGRAM, PROTOCOL, Request, Response, VALUE_HEADER, read,
+};
 use crate::rows::{Rows, create};
 use crate::trial;
 
@@ -27,7 +30,7 @@ pub const HEAD: u64 = 1;
 
 /// What is appended to a database's name for the lock of the child that has it open: one that lost its
 /// parent may still be writing when the next one comes.
-pub(crate) const CHILD_LOCK: &str = ".lock";
+pub const CHILD_LOCK: &str = ".lock";
 
 /// Serves until the parent is gone or wants no more. The process should do nothing else: what the
 /// library breaks, it breaks here.
@@ -35,9 +38,14 @@ pub(crate) const CHILD_LOCK: &str = ".lock";
 pub fn run() -> ExitCode {
     // A panic must not close the database either.
     std::panic::set_hook(Box::new(|_| end_now()));
-    match Pipes::take().and_then(|mut pipes| serve(&mut pipes)) {
+    let Ok(mut pipes) = Pipes::take() else { end_now() };
+    match serve(&mut pipes) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => end_now(),
+        Err(error) => {
+            // Nobody may be there any more to hear it.
+            let _ = pipes.answer(&Response::Trouble { why: error.to_string().as_bytes() });
+            end_now()
+        }
     }
 }
 
@@ -133,12 +141,16 @@ fn protocol() -> io::Error {
 fn serve(pipes: &mut Pipes) -> io::Result<()> {
     let Some(library) = load(pipes)? else { return Ok(()) };
     let mut message = Vec::new();
+    let mut lock = None;
     while let Some(request) = pipes.next(&mut message)? {
         match request {
+            Request::Lock { path } if lock.is_none() => {
+                lock = Some(Lock::take(&path_of(path)?)?);
+                pipes.answer(&Response::Done)?;
+            }
             Request::Open { path, create, shared } => {
-                let path = path_of(path)?;
-                let _lock = Lock::take(&path, shared)?;
-                return store(pipes, &library, &path, create);
+                let Some(lock) = lock else { return Err(protocol()) };
+                return store(pipes, &library, &path_of(path)?, create, shared.then_some(&lock));
             }
             Request::Test { part, path, argument } => {
                 let (path, part) = (path_of(path)?, std::str::from_utf8(part));
@@ -163,11 +175,24 @@ fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
 /// Loads what the first message names. The library stays as it is from then on.
 fn load(pipes: &mut Pipes) -> io::Result<Option<Library>> {
     let mut message = Vec::new();
-    let (path, sha256) = match pipes.next(&mut message)? {
-        Some(Request::Load { path, sha256 }) => (path, sha256),
+    let (protocol, program, path, sha256) = match pipes.next(&mut message)? {
+        Some(Request::Load { protocol, program, path, sha256 }) => {
+            (protocol, program, path, sha256)
+        }
         None => return Ok(None),
-        Some(_) => return Err(protocol()),
+        Some(_) => return Err(self::protocol()),
     };
+    if protocol != PROTOCOL || program != PROGRAM.as_bytes() {
+        // The parent says so.
+        pipes.answer(&Response::Loaded {
+            protocol: PROTOCOL,
+            program: PROGRAM.as_bytes(),
+            version: b"",
+            abi: 0,
+            functions: 0,
+        })?;
+        return Ok(None);
+    }
     let mut refuse = |is_file, why: &str| {
         pipes.answer(&Response::Refused { is_file, why: why.as_bytes() }).map(|()| None)
     };
@@ -184,6 +209,8 @@ fn load(pipes: &mut Pipes) -> io::Result<Option<Library>> {
     match loaded {
         Ok(library) => {
             pipes.answer(&Response::Loaded {
+                protocol: PROTOCOL,
+                program: PROGRAM.as_bytes(),
                 version: library.version().as_bytes(),
                 abi: u64::try_from(library.abi()).unwrap_or_default(),
                 functions: library.functions() as u64,
@@ -196,41 +223,63 @@ fn load(pipes: &mut Pipes) -> io::Result<Option<Library>> {
 
 /// Keeps the children of other parents away from a database. One that lost its parent is waited for: it
 /// ends soon.
-struct Lock(#[allow(dead_code)] File);
+struct Lock(File);
 
 impl Lock {
-    fn take(database: &Path, shared: bool) -> io::Result<Self> {
-        let mut name = database.as_os_str().to_owned();
-        name.push(CHILD_LOCK);
-        let file =
-            File::options().create(true).truncate(false).write(true).open(PathBuf::from(name))?;
-        let operation = match shared {
-            true => FlockOperation::LockShared,
-            false => FlockOperation::LockExclusive,
-        };
-        flock(&file, operation)?;
+    /// Exclusive: two that open a database at once would both repair it.
+    fn take(path: &Path) -> io::Result<Self> {
+        // A pipe would be waited for, and through a link somebody else's file would be made.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+            .open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.nlink() > 1 {
+            let why = "the lock is no regular file, or has several names";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        flock(&file, FlockOperation::LockExclusive)?;
         Ok(Self(file))
+    }
+
+    /// Lets others in who only read.
+    fn share(&self) -> io::Result<()> {
+        flock(&self.0, FlockOperation::LockShared).map_err(Into::into)
     }
 }
 
+/// What was not even opened must not be closed either.
+fn end_refusing(pipes: &mut Pipes, failure: &Failure) -> ! {
+    let _ = pipes.failed(failure, true);
+    end_now()
+}
+
 /// Serves one database. Only [`Request::Close`] closes it: whatever else ends this, ends the process.
-fn store(pipes: &mut Pipes, library: &Library, path: &Path, is_new: bool) -> io::Result<()> {
-    let refuse = |pipes: &mut Pipes, failure: &Failure| -> ! {
-        let _ = pipes.failed(failure, true);
-        end_now()
-    };
+fn store(
+    pipes: &mut Pipes,
+    library: &Library,
+    path: &Path,
+    is_new: bool,
+    to_share: Option<&Lock>,
+) -> io::Result<()> {
     let connection = match library.open(path) {
         Ok(connection) => connection,
-        Err(failure) => refuse(pipes, &failure),
+        Err(failure) => end_refusing(pipes, &failure),
     };
     if is_new && let Err(failure) = create(&connection) {
-        refuse(pipes, &failure);
+        end_refusing(pipes, &failure);
     }
     let mut rows = match Rows::prepare(&connection) {
         Ok(rows) => rows,
-        Err(failure) => refuse(pipes, &failure),
+        Err(failure) => end_refusing(pipes, &failure),
     };
     let mut transaction = Under::None;
+    if to_share.is_some_and(|lock| lock.share().is_err()) {
+        end_now();
+    }
     if pipes.answer(&Response::Done).is_err() {
         end_now();
     }

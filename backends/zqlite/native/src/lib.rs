@@ -34,4 +34,4 @@ pub use library::{Connection, Library, Row, Statement, Transaction, Value, Value
 pub use library_file::LibraryFile;
 pub use process::Program;
 pub use rows::MAX_VALUE;
-pub use session::{Change, DEADLINE, Host, Loaded, NotStored, Session};
+pub use session::{Change, DEADLINE, Host, Loaded, Locked, NotStored, Session};

@@ -6,6 +6,12 @@
 
 use std::io::{self, Read};
 
+/// The number of these messages' form.
+pub const PROTOCOL: u64 = 1;
+
+/// The version of this crate, which parent and child have to agree in.
+pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
+
 /// The longest message.
 pub const MAX_MESSAGE: usize = 1 << 20;
 
@@ -26,9 +32,11 @@ pub struct Malformed;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Request<'m> {
-    /// Load the library in this file, if its bytes are those of the sum.
-    Load { path: &'m [u8], sha256: [u8; 32] },
-    /// Open the database in this file. `create`: it is new. `shared`: others may have it open to read.
+    /// Load the library in this file, if its bytes are those of the sum. The parent has these versions.
+    Load { protocol: u64, program: &'m [u8], path: &'m [u8], sha256: [u8; 32] },
+    /// Keep other children out by this file; one that lost its parent is waited for.
+    Lock { path: &'m [u8] },
+    /// Open the database in this file. `create`: it is new. `shared`: others may read it once it is open.
     Open { path: &'m [u8], create: bool, shared: bool },
     /// Tell the beginnings of rows after this one.
     Scan { after: u64 },
@@ -54,8 +62,8 @@ pub enum Request<'m> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Response<'m> {
-    /// The library is loaded.
-    Loaded { version: &'m [u8], abi: u64, functions: u64 },
+    /// The library is loaded, by a child of these versions.
+    Loaded { protocol: u64, program: &'m [u8], version: &'m [u8], abi: u64, functions: u64 },
     /// It is refused. `is_file`: because of its file, not of what is in it.
     Refused { is_file: bool, why: &'m [u8] },
     /// Done.
@@ -72,6 +80,8 @@ pub enum Response<'m> {
     Progress,
     /// A part of the self-test ended.
     Tested { passed: bool, text: &'m [u8] },
+    /// The child failed, and not the library. It ends.
+    Trouble { why: &'m [u8] },
 }
 
 /// Writes a message behind what is in `into`.
@@ -109,7 +119,9 @@ impl Request<'_> {
     /// Writes it, with its length, behind what is in `into`.
     pub fn encode(&self, number: u64, into: &mut Vec<u8>) {
         match self {
-            Self::Load { path, sha256 } => frame(into, number, 1, |into| {
+            Self::Load { protocol, program, path, sha256 } => frame(into, number, 1, |into| {
+                put_number(into, *protocol);
+                put_bytes(into, program);
                 put_bytes(into, path);
                 into.extend(sha256);
             }),
@@ -136,6 +148,7 @@ impl Request<'_> {
                 put_number(into, *argument);
             }),
             Self::Continue => frame(into, number, 11, |_| {}),
+            Self::Lock { path } => frame(into, number, 12, |into| put_bytes(into, path)),
         }
     }
 }
@@ -149,7 +162,10 @@ impl<'m> Request<'m> {
         let mut fields = Fields(message);
         let number = fields.number()?;
         let request = match fields.byte()? {
-            1 => Self::Load { path: fields.bytes()?, sha256: fields.array()? },
+            1 => {
+                let (protocol, program) = (fields.number()?, fields.bytes()?);
+                Self::Load { protocol, program, path: fields.bytes()?, sha256: fields.array()? }
+            }
             2 => {
                 let path = fields.bytes()?;
                 Self::Open { path, create: fields.flag()?, shared: fields.flag()? }
@@ -166,6 +182,7 @@ impl<'m> Request<'m> {
                 Self::Test { part, path, argument: fields.number()? }
             }
             11 => Self::Continue,
+            12 => Self::Lock { path: fields.bytes()? },
             _ => return Err(Malformed),
         };
         fields.end().map(|()| (number, request))
@@ -176,11 +193,15 @@ impl Response<'_> {
     /// Writes it, with its length, behind what is in `into`.
     pub fn encode(&self, number: u64, into: &mut Vec<u8>) {
         match self {
-            Self::Loaded { version, abi, functions } => frame(into, number, 1, |into| {
-                put_bytes(into, version);
-                put_number(into, *abi);
-                put_number(into, *functions);
-            }),
+            Self::Loaded { protocol, program, version, abi, functions } => {
+                frame(into, number, 1, |into| {
+                    put_number(into, *protocol);
+                    put_bytes(into, program);
+                    put_bytes(into, version);
+                    put_number(into, *abi);
+                    put_number(into, *functions);
+                });
+            }
             Self::Refused { is_file, why } => frame(into, number, 2, |into| {
                 into.push(u8::from(*is_file));
                 put_bytes(into, why);
@@ -216,6 +237,7 @@ impl Response<'_> {
                 into.push(u8::from(*passed));
                 put_bytes(into, text);
             }),
+            Self::Trouble { why } => frame(into, number, 10, |into| put_bytes(into, why)),
         }
     }
 }
@@ -230,8 +252,9 @@ impl<'m> Response<'m> {
         let number = fields.number()?;
         let response = match fields.byte()? {
             1 => {
-                let version = fields.bytes()?;
-                Self::Loaded { version, abi: fields.number()?, functions: fields.number()? }
+                let (protocol, program) = (fields.number()?, fields.bytes()?);
+                let (version, abi) = (fields.bytes()?, fields.number()?);
+                Self::Loaded { protocol, program, version, abi, functions: fields.number()? }
             }
             2 => Self::Refused { is_file: fields.flag()?, why: fields.bytes()? },
             3 => Self::Done,
@@ -259,6 +282,7 @@ impl<'m> Response<'m> {
             }
             8 => Self::Progress,
             9 => Self::Tested { passed: fields.flag()?, text: fields.bytes()? },
+            10 => Self::Trouble { why: fields.bytes()? },
             _ => return Err(Malformed),
         };
         fields.end().map(|()| (number, response))
@@ -369,7 +393,8 @@ mod tests {
     #[test]
     fn every_message_comes_back() {
         for request in [
-            Request::Load { path: b"/lib", sha256: [7; 32] },
+            Request::Load { protocol: 1, program: b"0.1.0", path: b"/lib", sha256: [7; 32] },
+            Request::Lock { path: b"/data.lock" },
             Request::Open { path: b"/data", create: true, shared: false },
             Request::Scan { after: 7 },
             Request::Read { ids: vec![1, u64::MAX] },
@@ -386,7 +411,14 @@ mod tests {
             assert_eq!(Request::decode(whole(&bytes)), Ok((7, request)));
         }
         for response in [
-            Response::Loaded { version: b"1.7.2", abi: 10_000, functions: 51 },
+            Response::Loaded {
+                protocol: 1,
+                program: b"0.1.0",
+                version: b"1.7.2",
+                abi: 10_000,
+                functions: 51,
+            },
+            Response::Trouble { why: b"why" },
             Response::Refused { is_file: true, why: b"why" },
             Response::Done,
             Response::Scanned { rows: vec![(1, 3000, b"beginning")] },

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
+use crate::child::CHILD_LOCK;
 use crate::codes::Category;
 use crate::failure::Failure;
 use crate::library_file::LibraryFile;
-use crate::message::{FILL, MAX_IDS, Request, Response};
+use crate::message::{FILL, MAX_IDS, PROGRAM, PROTOCOL, Request, Response};
 use crate::process::{Lost, Process, Program};
 
 /// How to load the library, and how long to wait for it.
@@ -53,13 +54,29 @@ impl Host {
     pub(crate) fn start(&self) -> Result<(Process, Loaded)> {
         let mut process = Process::start(&self.program)?;
         let path = self.library.as_os_str().as_encoded_bytes();
-        let loaded = match process.ask(&Request::Load { path, sha256: self.sha256 }, self.deadline)
-        {
-            Ok(Response::Loaded { version, abi, functions }) => Ok(Loaded {
-                version: String::from_utf8_lossy(version).into_owned(),
-                abi,
-                functions,
-            }),
+        let load = Request::Load {
+            protocol: PROTOCOL,
+            program: PROGRAM.as_bytes(),
+            path,
+            sha256: self.sha256,
+        };
+        let loaded = match process.ask(&load, self.deadline) {
+            Ok(Response::Loaded { protocol, program, version, abi, functions })
+                if protocol == PROTOCOL && program == PROGRAM.as_bytes() =>
+            {
+                Ok(Loaded {
+                    version: String::from_utf8_lossy(version).into_owned(),
+                    abi,
+                    functions,
+                })
+            }
+            Ok(Response::Loaded { program, .. }) => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the program that loads the ZQLite library is of another version than this one; use the same",
+            )
+            .with("expected", PROGRAM)
+            .with("found", String::from_utf8_lossy(program))),
+            Ok(Response::Trouble { why }) => Err(trouble(why)),
             Ok(Response::Refused { is_file, why }) => {
                 let why = String::from_utf8_lossy(why).into_owned();
                 let what = match is_file {
@@ -71,12 +88,18 @@ impl Host {
             Ok(_) => Err(senseless()),
             Err(lost) => {
                 let what = "the ZQLite library could not be loaded";
-                Err(lost.into_error(ErrorKind::Unsupported, what))
+                Err(lost.into_error(ErrorKind::Unavailable, what))
             }
         };
         let loaded = loaded.map_err(|error| error.with("library", self.library.display()))?;
         Ok((process, loaded))
     }
+}
+
+/// What the child says of itself.
+fn trouble(why: &[u8]) -> Error {
+    Error::new(ErrorKind::Unavailable, "the process that loads the ZQLite library failed")
+        .with("because", String::from_utf8_lossy(why))
 }
 
 fn senseless() -> Error {
@@ -127,21 +150,52 @@ pub struct Session {
     is_lost: bool,
 }
 
-impl Session {
-    /// Opens a database; `create`: it is made now. `shared`: others may have it open, and nobody writes.
+/// A child that keeps others out, and has no database open yet.
+#[derive(Debug)]
+pub struct Locked(Session);
+
+impl Locked {
+    /// Opens a database; `create`: it is made now. `shared`: others may open it to read afterwards, and
+    /// nobody writes.
     ///
     /// # Errors
-    /// `Unsupported` if the library is not used; `Unavailable` if it takes too long, also because somebody
-    /// else's child has the database open; those of the library.
-    pub fn open(host: &Host, path: &Path, create: bool, shared: bool) -> Result<Self> {
-        let (process, loaded) = host.start()?;
-        let mut session = Self { process, loaded, deadline: host.deadline, is_lost: false };
+    /// Those of the library; `Unavailable` if it takes too long.
+    pub fn open(self, path: &Path, create: bool, shared: bool) -> Result<Session> {
+        let Self(mut session) = self;
         let path = path.as_os_str().as_encoded_bytes();
         session.ask(&Request::Open { path, create, shared }, |response| match response {
             Response::Done => Ok(()),
             other => Err(failed("the ZQLite library cannot open the store", other)),
         })?;
         Ok(session)
+    }
+}
+
+impl Session {
+    /// Starts a child, and keeps others out by this file, which is made if there is none and stays.
+    ///
+    /// # Errors
+    /// `Unsupported` if the library is not used; `Unavailable` if it takes too long, also because somebody
+    /// else's child has the lock.
+    pub fn lock(host: &Host, lock: &Path) -> Result<Locked> {
+        let (process, loaded) = host.start()?;
+        let mut session = Self { process, loaded, deadline: host.deadline, is_lost: false };
+        let path = lock.as_os_str().as_encoded_bytes();
+        session.ask(&Request::Lock { path }, |response| match response {
+            Response::Done => Ok(()),
+            other => Err(failed("the store's lock for the ZQLite library cannot be taken", other)),
+        })?;
+        Ok(Locked(session))
+    }
+
+    /// Opens a database whose lock is the file of its name with `.lock` appended.
+    ///
+    /// # Errors
+    /// As [`Session::lock`] and [`Locked::open`].
+    pub fn open(host: &Host, path: &Path, create: bool, shared: bool) -> Result<Self> {
+        let mut lock = path.as_os_str().to_owned();
+        lock.push(CHILD_LOCK);
+        Self::lock(host, Path::new(&lock))?.open(path, create, shared)
     }
 
     /// What the library says of itself.
@@ -282,6 +336,9 @@ impl Session {
                     let cause = failure.into_error("the ZQLite library failed to commit or to undo");
                     NotStored::Unknown(unknown().because(cause))
                 }
+                Ok(Response::Trouble { why }) => {
+                    NotStored::Unknown(unknown().because(trouble(why)))
+                }
                 Ok(_) => NotStored::Unknown(unknown().because(senseless())),
                 Err(lost) => {
                     NotStored::Unknown(lost.into_error(ErrorKind::OutcomeUnknown, UNKNOWN))
@@ -320,6 +377,7 @@ fn failed(what: &'static str, response: Response<'_>) -> Refusal {
         Response::Failed { operation, code, category, message, .. } => {
             Refusal::Error(failure(operation, code, category, message).into_error(what))
         }
+        Response::Trouble { why } => Refusal::Error(trouble(why)),
         _ => Refusal::Senseless,
     }
 }

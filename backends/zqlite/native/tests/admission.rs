@@ -50,7 +50,7 @@ fn fails(report: &Report, expected: &str) {
 fn step_of(switch: Switch) -> Option<&'static str> {
     Some(match switch {
         Switch::RollbackJournal => return None,
-        Switch::WrongAbi => "interface",
+        Switch::WrongAbi | Switch::AbortsAtOnce => "interface",
         Switch::OldCodes => "codes",
         Switch::SilentStep => "long-row",
         Switch::LosesOnReopen => "reopen",

@@ -218,6 +218,40 @@ fn what_a_child_must_not_load_it_says() {
 }
 
 #[test]
+fn a_child_that_is_lost_while_it_loads_is_unavailable() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = host(directory.path(), Some(Switch::AbortsAtOnce));
+    let error = Session::open(&host, &database(directory.path()), true, false).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("process of the ZQLite library ended"), "{error}");
+}
+
+#[test]
+fn a_lock_that_is_none_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let (host, path) = (host(directory.path(), None), database(directory.path()));
+    let lock = directory.path().join("one.db.lock");
+    let refused = || {
+        let error = Session::open(&host, &path, true, false).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("library failed"), "{error}");
+        assert!(!path.exists());
+    };
+    std::os::unix::fs::symlink(directory.path().join("elsewhere"), &lock).unwrap();
+    refused();
+    assert!(!directory.path().join("elsewhere").exists());
+    fs::remove_file(&lock).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &lock, rustix::fs::Mode::RWXU).unwrap();
+    refused();
+    fs::remove_file(&lock).unwrap();
+    fs::write(&lock, "").unwrap();
+    fs::hard_link(&lock, directory.path().join("other")).unwrap();
+    refused();
+    fs::remove_file(directory.path().join("other")).unwrap();
+    Session::open(&host, &path, true, false).unwrap();
+}
+
+#[test]
 fn a_program_that_is_not_the_child_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let program = Program { path: "/bin/cat".into(), arguments: Vec::new() };

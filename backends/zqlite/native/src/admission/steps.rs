@@ -175,6 +175,9 @@ fn told(response: Result<Response<'_>, Lost>) -> Result<String, String> {
             Ok(String::from_utf8_lossy(text).into_owned())
         }
         Ok(Response::Tested { text, .. }) => Err(String::from_utf8_lossy(text).into_owned()),
+        Ok(Response::Trouble { why }) => {
+            Err(format!("the library's process failed: {}", String::from_utf8_lossy(why)))
+        }
         Ok(_) => Err("the library's process says what makes no sense".to_owned()),
         Err(lost) => Err(why(lost)),
     }
