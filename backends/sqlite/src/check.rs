@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf, is_separator};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::names::{ENGINE_FILES, LOCK_FILE};
+use crate::names::{
+    ENGINE_FILES, LOCK_FILE, NATIVE_FILE, NATIVE_LOCK_FILE, native_files_of, new_native_files_of,
+};
 use crate::opened::require_one_name;
 use crate::read::fill;
 use crate::{Access, FileKind, NATIVE_MARKER, directory_of, failed, has_log, lock, with_suffix};
@@ -122,6 +124,15 @@ pub(crate) fn nothing_was_here(path: &Path, exists: bool) -> Result<()> {
         .with("was", store)
         .with("lock", lock.display()));
     }
+    let native = with_suffix(path, NATIVE_FILE);
+    if !lock::is_absent(&native)? {
+        return Err(lost(
+            "here lies the database of a zqlite store on the native engine, and the store's file is gone or \
+             empty",
+            "restore the file; or, to begin anew, move the database away",
+        )
+        .with("database", native.display()));
+    }
     if !exists && has_log(path) {
         return Err(lost(
             "here lies the log of a store with commits in it, and its file is gone",
@@ -143,13 +154,16 @@ pub(crate) fn content(path: &Path, kind: FileKind, access: Access) -> Result<boo
 /// Refuses what lies beside the store's file under the name of an engine's and is none: at a pipe it
 /// would wait for ever, through a link or another name it would write what is somebody else's.
 pub(crate) fn engine_files(path: &Path) -> Result<()> {
-    for file in ENGINE_FILES.map(|suffix| with_suffix(path, suffix)) {
+    let lock = with_suffix(path, NATIVE_LOCK_FILE);
+    let native = native_files_of(path).chain(new_native_files_of(path)).chain([lock]);
+    for file in ENGINE_FILES.map(|suffix| with_suffix(path, suffix)).into_iter().chain(native) {
         match fs::symlink_metadata(&file) {
             Ok(metadata) if metadata.is_file() => require_one_name(&file)?,
             Ok(_) => {
                 return Err(Error::invalid(
                     "beside the store's file lies something that is not a regular file (a link, a \
-                     directory or a pipe) where SQLite's log, index or journal would be; move it away",
+                     directory or a pipe) where SQLite's log, index or journal or the ZQLite library's database \
+                     would be; move it away",
                 )
                 .with("path", file.display()));
             }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ghostwire_store_core::error::Result;
 
 use crate::lock::is_absent;
-use crate::names::{LOCK_FILE, RESERVE_FILE, files_of, native_files_of};
+use crate::names::{LOCK_FILE, RESERVE_FILE, files_of, native_files_of, new_native_files_of};
 use crate::{FileKind, with_suffix};
 
 /// The files that making a store may bring and that were not there. Dropped before the store is whole,
@@ -19,7 +19,7 @@ impl Making {
     /// Of a store whose own file is not there, and whose lock is held.
     pub(crate) fn begin(store: &Path, kind: FileKind, lock_is_new: bool) -> Result<Self> {
         let mut brought = Vec::new();
-        let native = (kind == FileKind::ZQLITE_NATIVE).then(|| native_files_of(store));
+        let native = (kind == FileKind::ZQLITE_NATIVE).then(|| native_files_of(store).chain(new_native_files_of(store)));
         let native = native.into_iter().flatten();
         for file in files_of(store).chain(native).chain([with_suffix(store, RESERVE_FILE)]) {
             if is_absent(&file)? {

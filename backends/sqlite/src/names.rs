@@ -12,9 +12,15 @@ pub const ENGINE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// Of a zqlite store on the native engine: the library's database.
 pub const NATIVE_FILE: &str = ".native";
 
-/// The library's own files beside that database, the lock of the process that has it open, and those of
-/// SQLite, for the double that stands in for the library.
-const NATIVE_FILES: [&str; 7] = ["", "-wal", "-lock", "-writer", "-journal", "-shm", ".lock"];
+/// What that is called until it is whole.
+pub const NEW_NATIVE_FILE: &str = ".native.new";
+
+/// The lock of the process that has it open. It stays.
+pub const NATIVE_LOCK_FILE: &str = ".native.lock";
+
+/// That database, the library's own files beside it, and those of SQLite, for the double that stands in
+/// for the library.
+const NATIVE_FILES: [&str; 6] = ["", "-wal", "-lock", "-writer", "-journal", "-shm"];
 
 /// Of such a store: what the self-test of the library found, and the test's scratch directory.
 pub const VERDICT_FILE: &str = ".verdict";
@@ -63,7 +69,11 @@ fn is_kept(suffix: &str) -> bool {
         Some(is_copy && is_kept(rest))
     };
     ENGINE_FILES.contains(&suffix)
-        || suffix.strip_prefix(NATIVE_FILE).is_some_and(|rest| NATIVE_FILES.contains(&rest))
+        || [NATIVE_FILE, NEW_NATIVE_FILE]
+            .iter()
+            .filter_map(|kept| suffix.strip_prefix(kept))
+            .any(|rest| NATIVE_FILES.contains(&rest))
+        || suffix == NATIVE_LOCK_FILE
         || suffix.strip_prefix(VERDICT_FILE).is_some_and(|rest| ["", ".part"].contains(&rest))
         || suffix == TEST_DIRECTORY
         || [LOCK_FILE, KEY_FILE, KEYRING_FILE, ROOT_FILE, RESERVE_FILE, COPY_FILE].contains(&suffix)
@@ -126,7 +136,15 @@ pub fn resolved(path: &Path) -> PathBuf {
 
 /// The library's files of a store on the native engine.
 pub fn native_files_of(store: &Path) -> impl Iterator<Item = PathBuf> {
-    let native = with_suffix(store, NATIVE_FILE);
+    native_files(with_suffix(store, NATIVE_FILE))
+}
+
+/// The same, of one that is being made.
+pub fn new_native_files_of(store: &Path) -> impl Iterator<Item = PathBuf> {
+    native_files(with_suffix(store, NEW_NATIVE_FILE))
+}
+
+fn native_files(native: PathBuf) -> impl Iterator<Item = PathBuf> {
     NATIVE_FILES.into_iter().map(move |suffix| with_suffix(&native, suffix))
 }
 
@@ -155,6 +173,8 @@ mod tests {
             ".native",
             ".native-wal",
             ".native-writer",
+            ".native.new",
+            ".native.new-wal",
             ".native.lock",
             ".verdict",
             ".verdict.part",

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         a_snapshot_stays_while_others_write,
         a_copy_from_before_a_migration_needs_no_library,
         a_database_that_is_gone_is_not_made_anew,
+        a_database_whose_store_file_is_gone_is_left_alone,
         what_only_works_on_one_file_is_refused,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -341,6 +342,38 @@ async fn a_database_that_is_gone_is_not_made_anew() {
     let commit = ghostwire_store_core::backend::Commit { block, ..on };
     let error = backend.commit(&commit).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+}
+
+async fn a_database_whose_store_file_is_gone_is_left_alone() {
+    let (directory, path) = place();
+    open(&path).await.close().await.unwrap();
+    let marker = fs::read(&path).unwrap();
+    let stored = fs::read(database(&path)).unwrap();
+    // Without what says which store was here, too.
+    for gone in [&path, &path.with_file_name("store.db.lock")] {
+        fs::remove_file(gone).unwrap();
+    }
+    for options in [on_native(sealed(&path)), sealed(&path)] {
+        let error = ZqliteBackend::open(options).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("here lies the database"), "{error}");
+        assert_eq!(fs::read(database(&path)).unwrap(), stored);
+    }
+    fs::write(&path, marker).unwrap();
+    open(&path).await.close().await.unwrap();
+    // What was being made is removed, and nothing else.
+    let (_other, path) = place();
+    for left in ["store.db.native.new", "store.db.native.new-wal"] {
+        fs::write(path.with_file_name(left), "left").unwrap();
+    }
+    open(&path).await.close().await.unwrap();
+    assert!(!path.with_file_name("store.db.native.new").exists());
+    // What is no file of the library's is not opened.
+    let aside = directory.path().join("aside");
+    fs::rename(database(&path), &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, database(&path)).unwrap();
+    let error = ZqliteBackend::open(on_native(sealed(&path))).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
 }
 
 async fn what_only_works_on_one_file_is_refused() {

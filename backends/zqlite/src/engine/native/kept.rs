@@ -97,7 +97,7 @@ mod tests {
         let mut kept = small();
         let removed = remove(&kept, &[(1, b"one")]);
         kept.apply(removed, 1);
-        for values in [&[(2, &b"two"[..])][..], &[(2, b"more than there is room for")]] {
+        for values in [&[(2, &b"two"[..])][..], &[(2, &b"more than there is room for"[..])][..]] {
             drop(remove(&kept, values));
             assert!(kept.has(0));
             assert_eq!((kept.get(1), kept.get(2)), (Some(&b"one"[..]), None));

@@ -16,12 +16,14 @@ mod write;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::{
-    Access, NATIVE_FILE, StoreFile, Wanted, directory_of, failed, native_files_of, with_suffix,
+    Access, NATIVE_FILE, NATIVE_LOCK_FILE, NEW_NATIVE_FILE, StoreFile, Wanted, directory_of, failed,
+    native_files_of, new_native_files_of, with_suffix,
 };
 use ghostwire_store_zqlite_native::child::HEAD;
 use ghostwire_store_zqlite_native::{Change, Host, NotStored, Session, admission};
@@ -72,8 +74,10 @@ pub(crate) fn create(
         return Ok(());
     }
     let host = admitted(file, options)?;
-    let leftovers = native_files_of(file.path());
-    for leftover in leftovers {
+    let path = file.path();
+    // A process of an earlier attempt may still be at it.
+    let locked = Session::lock(&host, &with_suffix(path, NATIVE_LOCK_FILE))?;
+    for leftover in new_native_files_of(path) {
         match fs::remove_file(&leftover) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(failed("what is left of a store cannot be removed", &leftover, error));
@@ -87,12 +91,23 @@ pub(crate) fn create(
     let signature = signature.map(|signature| index::value(record, &signature));
     let values = [Some((HEAD, &head)), signature.as_ref().map(|it| (HEAD + 1, it))];
     let changes = values.into_iter().flatten().map(|(id, value)| Change::Put(id, value));
-    let mut session = Session::open(&host, &database(file), true, false)?;
+    let mut session = locked.open(&with_suffix(path, NEW_NATIVE_FILE), true, false)?;
     session.write(&[], changes).map_err(|error| not_stored(error, file))?;
     session.close()?;
-    // Last: without it there is no store.
-    let path = file.path();
+    // The database last, and after it the file that says that there is a store.
     let mark = || {
+        let mut pairs: Vec<_> = new_native_files_of(path).zip(native_files_of(path)).collect();
+        pairs.reverse();
+        for (new, whole) in pairs {
+            if fs::symlink_metadata(&whole).is_ok() {
+                return Err(std::io::ErrorKind::AlreadyExists.into());
+            }
+            match fs::rename(&new, &whole) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        File::open(directory_of(path))?.sync_all()?;
         let mut marker = File::options().write(true).open(path)?;
         marker.write_all(ghostwire_store_sqlite::NATIVE_MARKER)?;
         marker.sync_all()?;
@@ -147,14 +162,16 @@ impl Native {
     fn session(file: &StoreFile, host: &Host) -> Result<Session> {
         let database = database(file);
         // The library would make one.
-        if !database.exists() {
+        let is_file = fs::symlink_metadata(&database).is_ok_and(|it| it.is_file() && it.nlink() == 1);
+        if !is_file {
             return Err(Error::corrupt(
-                "the ZQLite library's database beside the store's file is missing; restore the store from a \
-                 backup",
+                "the ZQLite library's database beside the store's file is missing, no regular file, or has \
+                 several names; restore the store from a backup",
             )
             .with("database", database.display()));
         }
-        Session::open(host, &database, false, file.access() == Access::ReadOnly)
+        let locked = Session::lock(host, &with_suffix(file.path(), NATIVE_LOCK_FILE))?;
+        locked.open(&database, false, file.access() == Access::ReadOnly)
     }
 
     /// Runs `work` on the library's process. One that was lost since is replaced, if what is stored is
