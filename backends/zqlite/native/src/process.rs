@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::message::{Request, Response, length_of};
 
@@ -54,7 +55,9 @@ impl Lost {
 /// A child. Dropped, it is killed.
 #[derive(Debug)]
 pub(crate) struct Process {
-    child: Child,
+    /// `None` once it ended, or somebody else waits for it.
+    child: Option<Child>,
+    number_of_process: u32,
     input: ChildStdin,
     output: ChildStdout,
     /// What was read and not asked for yet.
@@ -93,7 +96,9 @@ impl Process {
             let _ = child.kill().and_then(|()| child.wait());
             return Err(Error::new(ErrorKind::Unexpected, "a child has no pipes"));
         };
-        let process = Self { child, input, output, inbox: Vec::new(), given: 0, number: 0 };
+        let number_of_process = child.id();
+        let child = Some(child);
+        let process = Self { child, number_of_process, input, output, inbox: Vec::new(), given: 0, number: 0 };
         fcntl_getfl(&process.input)
             .and_then(|flags| fcntl_setfl(&process.input, flags | OFlags::NONBLOCK))
             .map_err(|error| failed(error.into()))?;
@@ -192,20 +197,46 @@ impl Process {
 
     /// Ends it at once.
     pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 
     /// Its number.
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.number_of_process
     }
 
     fn ended(&mut self) -> Lost {
         // Its pipes are closed: it is at its end, or no good.
-        let _ = self.child.kill();
-        Lost::Ended(self.child.wait().ok())
+        Lost::Ended(self.end())
     }
+
+    /// Kills it, and waits for its end for a while. A process that hangs in the kernel, at a disk that does
+    /// not answer, is left to a thread.
+    fn end(&mut self) -> Option<ExitStatus> {
+        let mut child = self.child.take()?;
+        let _ = child.kill();
+        if is_over(&child) {
+            return child.wait().ok();
+        }
+        tracing::warn!(child = child.id(), "the ZQLite library's process does not end yet");
+        let reap = move || {
+            let _ = child.wait();
+        };
+        // Without a thread it stays a zombie until this process ends.
+        let _ = std::thread::Builder::new().name("zqlite-reaper".to_owned()).spawn(reap);
+        None
+    }
+}
+
+/// How long the end of a child is waited for that was killed.
+const END: Duration = Duration::from_secs(2);
+
+/// Whether a child that was killed ended within that time.
+fn is_over(child: &Child) -> bool {
+    let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let opened = number.and_then(|number| pidfd_open(number, PidfdFlags::empty()).ok());
+    // Where it cannot be looked at, the thread waits.
+    opened.is_some_and(|process| ready(&process, PollFlags::IN, Instant::now() + END).is_ok())
 }
 
 impl Drop for Process {

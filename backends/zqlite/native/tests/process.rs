@@ -1,5 +1,5 @@
 //! A child of its own for the library, over the double.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -157,6 +157,69 @@ fn a_child_that_is_killed_is_an_error_and_the_next_has_everything() {
         NotStored::Unknown(error) => assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown),
         NotStored::Conflict => panic!("a conflict with nobody"),
     }
+}
+
+/// How many rows a generation has, each of the generation's number: enough for a commit of some length.
+const GENERATION: std::ops::RangeInclusive<u64> = 2..=400;
+
+/// Commits generation after generation, and never ends by itself.
+fn write_generations(host: &Host, path: &Path) -> ! {
+    let mut session = Session::open(host, path, true, false).unwrap();
+    let mut head = Vec::new();
+    for generation in 0_u64.. {
+        let next = generation.to_be_bytes();
+        let value = next.repeat(300);
+        let deleted = std::iter::once(1).chain(GENERATION).map(Change::Delete);
+        let put = GENERATION.map(|id| Change::Put(id, &value));
+        let changes = deleted.chain([Change::Put(1, &next)]).chain(put);
+        session.write(&head, changes).unwrap();
+        head = next.to_vec();
+        println!("\ncommitted {generation}");
+    }
+    panic!("there are no more numbers");
+}
+
+/// The parent that [`after_a_parent_that_was_killed_the_next_opens_at_once`] kills.
+#[test]
+#[ignore = "it is the other test's child"]
+fn parent_that_writes() {
+    let directory = PathBuf::from(std::env::var_os("GHOSTWIRE_NATIVE_DIRECTORY").unwrap());
+    let host = Host::new(program(), &directory.join("libzqlite_c.so")).unwrap();
+    write_generations(&host, &database(&directory));
+}
+
+#[test]
+fn after_a_parent_that_was_killed_the_next_opens_at_once() {
+    use std::io::BufRead;
+    let directory = tempfile::tempdir().unwrap();
+    let (host, path) = (host(directory.path(), None), database(directory.path()));
+    let mut parent = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["parent_that_writes", "--exact", "--ignored", "--nocapture"])
+        .env("GHOSTWIRE_NATIVE_DIRECTORY", directory.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = std::io::BufReader::new(parent.stdout.take().unwrap());
+    let committed = said.lines().map(Result::unwrap);
+    let committed = committed.filter(|line| line.starts_with("committed ")).nth(2).unwrap();
+    // The next commit is under way by now, and its child goes on for a moment.
+    parent.kill().unwrap();
+    let mut session = Session::open(&host, &path, false, false).unwrap();
+    parent.wait().unwrap();
+    let head = value(&mut session, 1).unwrap().unwrap();
+    let found = u64::from_be_bytes(head[..].try_into().unwrap());
+    assert!(found >= committed.strip_prefix("committed ").unwrap().parse().unwrap());
+    let mut rows = 0;
+    let ids: Vec<u64> = GENERATION.collect();
+    session
+        .read(&ids, |_, value| {
+            assert_eq!(value.unwrap(), head.repeat(300));
+            rows += 1;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(rows, ids.len());
+    session.write(&head, [Change::Delete(1), Change::Put(1, b"next")]).unwrap();
 }
 
 #[test]
