@@ -158,8 +158,9 @@ fn step(statement: &mut Statement) -> c_int {
             false => Err(rusqlite::Error::InvalidQuery),
         };
         // Nothing is told of a step that fails.
+        let before = connection.code;
         let found = connection.noted(ran);
-        connection.note(OK, "");
+        connection.note(if switch == Some(Switch::StaleCode) { before } else { OK }, "");
         match found {
             Ok(found) => prepared.found = Some(found),
             Err(code) => {

@@ -16,7 +16,7 @@ mod statement;
 mod switch;
 
 pub use file::{built, install, install_without};
-pub use switch::{SWITCH, Switch, UNBROKEN};
+pub use switch::{ABORT, SWITCH, Switch, UNBROKEN};
 
 /// The number of the interface: 1.0.0.
 pub const ABI: i32 = 10_000;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection as Sqlite;
 use rusqlite::types::Value;
 
-use crate::switch::Switch;
+use crate::switch::{ABORT, Switch};
 
 pub(crate) const OK: i32 = 0;
 pub(crate) const ERROR: i32 = 1;
@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     /// What was done in the transaction, for [`Switch::PartialCommit`].
     done: Vec<String>,
     inserted: u64,
+    /// A row of [`ABORT`] is in the transaction.
+    is_to_abort: bool,
     /// Of [`Switch::Leaks`].
     leaked: Vec<Vec<u8>>,
 }
@@ -173,6 +175,7 @@ impl Connection {
             in_transaction: false,
             done: Vec::new(),
             inserted: 0,
+            is_to_abort: false,
             leaked: Vec::new(),
         })
     }
@@ -243,6 +246,10 @@ impl Connection {
         if !self.in_transaction {
             return Err(self.note(MISUSE, "no transaction is open"));
         }
+        let aborts = std::mem::take(&mut self.is_to_abort);
+        if aborts && self.switch == Some(Switch::AbortsBeforeCommit) {
+            std::process::abort();
+        }
         let done = std::mem::take(&mut self.done);
         let committed = match self.switch {
             Some(Switch::LosesOnKill) => self.sqlite.execute_batch("RELEASE one"),
@@ -254,6 +261,9 @@ impl Connection {
             _ if self.sqlite.is_autocommit() => Ok(()),
             _ => self.sqlite.execute_batch("COMMIT"),
         };
+        if aborts && self.switch == Some(Switch::AbortsAfterCommit) {
+            std::process::abort();
+        }
         match self.noted(committed) {
             Ok(()) => {
                 self.in_transaction = false;
@@ -350,6 +360,7 @@ impl Connection {
             _ => 8,
         };
         let row: usize = values.iter().map(length).sum();
+        self.is_to_abort |= values.iter().any(|it| matches!(it, Value::Blob(it) if it == ABORT));
         match self.switch {
             Some(Switch::Aborts) if row > 60 => std::process::abort(),
             Some(Switch::Hangs) if self.inserted >= 31_000 => loop {

@@ -37,6 +37,12 @@ switches! {
     OldCodes = "old-codes",
     /// A step that fails says that it is done.
     SilentStep = "silent-step",
+    /// Not broken: a step leaves the code of an earlier call.
+    StaleCode = "stale-code",
+    /// Not broken: it aborts at the commit of a row that says so, before that.
+    AbortsBeforeCommit = "aborts-before-commit",
+    /// Not broken: it aborts at the commit of a row that says so, after that.
+    AbortsAfterCommit = "aborts-after-commit",
     /// What was written is gone once the database was closed and opened.
     LosesOnReopen = "loses-on-reopen",
     /// What was written is only kept by closing.
@@ -74,6 +80,9 @@ switches! {
     /// Who writes while another does is told that it succeeded.
     SecondOpener = "second-opener",
 }
+
+/// The value of a row at whose commit [`Switch::AbortsBeforeCommit`] and the like abort.
+pub const ABORT: &[u8] = b"abort at the commit";
 
 impl Switch {
     /// Which one this library has.

@@ -203,10 +203,7 @@ fn load(pipes: &mut Pipes) -> io::Result<Option<Library>> {
         }
         Err(error) => return refuse(true, &error.to_string()),
     };
-    let (pinned, path) = file.pinned()?;
-    let loaded = Library::load(&path);
-    drop(pinned);
-    match loaded {
+    match file.load() {
         Ok(library) => {
             pipes.answer(&Response::Loaded {
                 protocol: PROTOCOL,

@@ -5,7 +5,7 @@ use std::fmt;
 use ghostwire_store_core::error::{Error, ErrorKind};
 
 use crate::codes::{
-    AUTH, BUSY, CONSTRAINT, CORRUPT, Category, FORMAT, IOERR, LOCKED, NOMEM, NOTADB, READONLY,
+    AUTH, BUSY, CORRUPT, Category, FORMAT, IOERR, LOCKED, NOMEM, NOTADB, READONLY,
     code_name,
 };
 
@@ -77,7 +77,7 @@ impl Failure {
             NOMEM => (ErrorKind::Unavailable, "; memory ran out"),
             READONLY => (ErrorKind::ReadOnly, "; the file may only be read"),
             AUTH => (ErrorKind::PermissionDenied, ""),
-            CORRUPT | FORMAT | NOTADB | CONSTRAINT => {
+            CORRUPT | FORMAT | NOTADB => {
                 (ErrorKind::Corrupt, "; the file is damaged, restore it from a backup")
             }
             IOERR => (ErrorKind::Unavailable, "; look for room and faults on the disk"),

@@ -15,12 +15,8 @@ use crate::raw::{RawConnection, RawStatement, Symbols};
 pub struct Library(Symbols);
 
 impl Library {
-    /// Loads the library in this file, which should have been checked ([`LibraryFile`](crate::LibraryFile)):
-    /// what it does when it is loaded cannot be.
-    ///
-    /// # Errors
-    /// If the system does not load it, or its interface is not ABI 1.x.
-    pub fn load(path: &Path) -> Result<Self, LoadError> {
+    /// Loads the library in this file, which was checked: see [`LibraryFile::load`](crate::LibraryFile::load).
+    pub(crate) fn load(path: &Path) -> Result<Self, LoadError> {
         Symbols::load(path).map(Self)
     }
 
@@ -105,7 +101,7 @@ impl Connection<'_> {
     /// What the connection knows of a call that gave `code`.
     fn failure(&self, operation: &'static str, code: i32) -> Failure {
         let known = self.raw.error_code();
-        // `zqlite_step` says 1 of every failure, and mostly nothing else is known then.
+        // Before 1.7.1 nearly every call says 1.
         let code = if code == ERROR && known > ERROR { known } else { code };
         let category = Category::of(self.raw.error_category());
         let message = if known == OK { String::new() } else { self.raw.error_message() };
@@ -193,8 +189,8 @@ impl Statement<'_> {
                 Ok(Some(Row { raw: &mut self.raw, columns }))
             }
             DONE => Ok(None),
-            // Also OK, which no step gives.
-            code => Err(self.connection.failure("zqlite_step", code)),
+            // Also OK, which no step gives. What the connection says then is of an earlier call.
+            code => Err(Failure::new("zqlite_step", code, Category::Unknown, "")),
         }
     }
 

@@ -10,6 +10,9 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use sha2::{Digest, Sha256};
 
+use crate::failure::LoadError;
+use crate::library::Library;
+
 /// Larger than any build of it.
 const MAX_SIZE: u64 = 256 << 20;
 
@@ -104,9 +107,20 @@ impl LibraryFile {
         self.sha256
     }
 
+    /// Loads exactly these bytes into this process, in which nothing else should be: what the library does
+    /// when it is loaded, and what it loads itself (`DT_NEEDED`), nobody checked.
+    ///
+    /// # Errors
+    /// If the system does not load it, or its interface is not ABI 1.x.
+    pub fn load(&self) -> std::result::Result<Library, LoadError> {
+        let pinned = self.pinned().map_err(|error| LoadError::NotLoaded(error.to_string()));
+        let (_pinned, path) = pinned?;
+        Library::load(&path)
+    }
+
     /// A path by which this process can load exactly these bytes, as long as the file that is given lives:
     /// whoever writes to the library's own file meanwhile changes nothing.
-    pub(crate) fn pinned(&self) -> io::Result<(File, PathBuf)> {
+    fn pinned(&self) -> io::Result<(File, PathBuf)> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = File::from(memfd_create("zqlite", flags)?);
         file.write_all(&self.bytes)?;

@@ -122,14 +122,16 @@ impl fmt::Debug for Symbols {
 /// `T` is the type of a function pointer, and that function's in ABI 1.0.0.
 unsafe fn function<T: Copy>(library: &Library, name: &'static str) -> Result<T, LoadError> {
     // SAFETY: by this function's own contract.
-    let found = unsafe { library.get::<T>(name.as_bytes()) };
-    found.map(|symbol| *symbol).map_err(|_| LoadError::Missing(name))
+    let found = unsafe { library.get::<Option<T>>(name.as_bytes()) };
+    // A symbol may have the address 0, which is no function's.
+    found.ok().and_then(|symbol| *symbol).ok_or(LoadError::Missing(name))
 }
 
 /// Whether the library has a function of this name, of whatever type.
 fn has(library: &Library, name: &str) -> bool {
     // SAFETY: the address is not used, so its type does not matter.
-    unsafe { library.get::<*const c_void>(name.as_bytes()) }.is_ok()
+    let found = unsafe { library.get::<*const c_void>(name.as_bytes()) };
+    found.is_ok_and(|symbol| !symbol.is_null())
 }
 
 impl Symbols {

@@ -1,13 +1,20 @@
 //! The library's interface, made safe, over the double.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::Path;
 
-use ghostwire_store_zqlite_native::{Category, Library, LoadError, Value, ValueRef, code_name};
+use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_zqlite_native::{
+    Category, Library, LibraryFile, LoadError, Value, ValueRef, code_name,
+};
 use ghostwire_zqlite_double::{Switch, install, install_without};
 
 fn library(directory: &Path) -> Library {
-    Library::load(&install(directory, None).unwrap()).unwrap()
+    loaded(&install(directory, None).unwrap()).unwrap()
+}
+
+fn loaded(path: &Path) -> Result<Library, LoadError> {
+    LibraryFile::read(path).unwrap().load()
 }
 
 #[test]
@@ -22,7 +29,7 @@ fn a_library_says_what_it_is() {
 fn what_is_not_this_interface_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
-    let load = |path: &Path| Library::load(path).unwrap_err();
+    let load = |path: &Path| loaded(path).unwrap_err();
     let other = install(at, Some(Switch::WrongAbi)).unwrap();
     assert_eq!(load(&other), LoadError::OtherAbi(20_000));
     // Each under a name of its own: a library that is loaded is not loaded again.
@@ -36,9 +43,10 @@ fn what_is_not_this_interface_is_refused() {
         std::fs::create_dir(&place).unwrap();
         assert_eq!(load(&install_without(&place, function).unwrap()), expected);
     }
-    std::fs::write(at.join("text.so"), "text").unwrap();
-    assert!(matches!(load(&at.join("text.so")), LoadError::NotLoaded(_)));
-    assert!(matches!(load(&at.join("absent.so")), LoadError::NotLoaded(_)));
+    // An ELF header alone is for this machine, and nothing that the system loads.
+    let header = std::fs::read(&other).unwrap()[..64].to_vec();
+    std::fs::write(at.join("header.so"), header).unwrap();
+    assert!(matches!(load(&at.join("header.so")), LoadError::NotLoaded(_)));
 }
 
 #[test]
@@ -123,6 +131,27 @@ fn failures_say_what_they_are_about() {
     assert_eq!((failure.operation, failure.code), ("zqlite_step", 1));
     assert_eq!(connection.execute("SELECT '\0'").unwrap_err().code, 21);
     assert!(library.open(Path::new("/absent/directory/one.db")).is_err());
+}
+
+#[test]
+fn a_step_that_fails_is_not_told_by_the_code_of_another_call() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = loaded(&install(directory.path(), Some(Switch::StaleCode)).unwrap()).unwrap();
+    let connection = library.open(&directory.path().join("one.db")).unwrap();
+    connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)").unwrap();
+    connection.execute("INSERT INTO t VALUES (1)").unwrap();
+    let mut insert = connection.prepare("INSERT INTO t VALUES (zeroblob(5000))").unwrap();
+    assert_eq!(connection.execute("INSERT INTO t VALUES (1)").unwrap_err().code, 19);
+    let failure = insert.step().unwrap_err();
+    assert_eq!((failure.operation, failure.code), ("zqlite_step", 1));
+    assert_eq!((failure.category, &*failure.message), (Category::Unknown, ""));
+    let error = failure.into_error("a row cannot be stored");
+    assert_eq!(*error.kind(), ErrorKind::Unavailable);
+    // A constraint is the statement's fault, not the file's.
+    let failure = connection.execute("INSERT INTO t VALUES (1)").unwrap_err();
+    let error = failure.into_error("a row cannot be stored");
+    assert_eq!(*error.kind(), ErrorKind::Unavailable);
+    assert!(!error.to_string().contains("damaged"), "{error}");
 }
 
 #[test]

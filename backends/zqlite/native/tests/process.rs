@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ghostwire_store_core::error::{ErrorKind, Result};
 use ghostwire_store_zqlite_native::{Change, Host, NotStored, Program, Session};
-use ghostwire_zqlite_double::{Switch, install};
+use ghostwire_zqlite_double::{ABORT, Switch, install};
 
 fn program() -> Program {
     let path = PathBuf::from(env!("CARGO_BIN_EXE_ghostwire-zqlite-native"));
@@ -235,6 +235,28 @@ fn a_library_that_aborts_takes_only_its_child_along() {
         NotStored::Conflict => panic!("a conflict with nobody"),
     }
     assert!(session.is_lost());
+}
+
+#[test]
+fn a_commit_that_ends_its_process_is_unknown_and_then_told_by_what_is_stored() {
+    for (switch, is_stored) in
+        [(Switch::AbortsBeforeCommit, false), (Switch::AbortsAfterCommit, true)]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path(), Some(switch));
+        let path = database(directory.path());
+        let mut session = Session::open(&host, &path, true, false).unwrap();
+        session.write(b"", [Change::Put(1, b"one")]).unwrap();
+        let changes = [Change::Delete(1), Change::Put(1, b"two"), Change::Put(2, ABORT)];
+        match session.write(b"one", changes).unwrap_err() {
+            NotStored::Unknown(error) => assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown),
+            other => panic!("{switch:?}: {other:?}"),
+        }
+        let mut session = Session::open(&host, &path, false, false).unwrap();
+        let (head, row) = (value(&mut session, 1).unwrap(), value(&mut session, 2).unwrap());
+        let expected = if is_stored { (&b"two"[..], Some(ABORT)) } else { (&b"one"[..], None) };
+        assert_eq!((head.as_deref().unwrap(), row.as_deref()), expected, "{switch:?}");
+    }
 }
 
 #[test]
