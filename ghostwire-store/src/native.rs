@@ -97,5 +97,6 @@ pub fn is_chosen(config: &Config) -> bool {
 /// `Unsupported`, saying what is missing or changed; those of reading the library.
 pub fn require(examination: &Examination) -> Result<Verdict> {
     let file = LibraryFile::read(&examination.library)?;
-    admission::require(&examination.store, file.path(), file.sha256())
+    let Examination { store, program, .. } = examination;
+    admission::require(store, file.path(), file.sha256(), &program.path)
 }

@@ -14,8 +14,12 @@ use ghostwire_store_zqlite_native::admission::{
 use ghostwire_store_zqlite_native::{LibraryFile, Program};
 use ghostwire_zqlite_double::{Switch, install, install_without};
 
+fn child() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_ghostwire-zqlite-native"))
+}
+
 fn examination(directory: &Path, library: PathBuf) -> Examination {
-    let path = PathBuf::from(env!("CARGO_BIN_EXE_ghostwire-zqlite-native"));
+    let path = child();
     Examination {
         program: Program { path, arguments: Vec::new() },
         library,
@@ -88,12 +92,12 @@ fn the_double_passes() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     let (store, sha256) =
         (directory.path().join("store.db"), LibraryFile::read(&library).unwrap().sha256());
-    let error = require(&store, &library, sha256).unwrap_err();
+    let error = require(&store, &library, sha256, &child()).unwrap_err();
     assert!(error.to_string().contains("was not tested"), "{error}");
     let verdict = report.require().unwrap();
     if verdict.is_full() {
         verdict.keep(&store).unwrap();
-        assert_eq!(require(&store, &library, sha256).unwrap(), *verdict);
+        assert_eq!(require(&store, &library, sha256, &child()).unwrap(), *verdict);
     } else {
         let error = verdict.keep(&store).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Unsupported);
@@ -127,11 +131,11 @@ fn a_verdict_of_less_than_everything_opens_nothing() {
     let verdict = report.require().unwrap();
     assert!(!verdict.is_full());
     write_verdict(&store, &serde_json::to_string(verdict).unwrap());
-    let error = require(&store, &library, sha256).unwrap_err();
+    let error = require(&store, &library, sha256, &child()).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("fewer kills or rows"), "{error}");
     forge(verdict, &store);
-    require(&store, &library, sha256).unwrap();
+    require(&store, &library, sha256, &child()).unwrap();
 }
 
 #[test]
@@ -178,28 +182,77 @@ fn a_verdict_holds_for_what_was_tested() {
     let changed = |from: &str, to: &str, expected: &str| {
         assert!(kept.contains(from), "{kept}");
         fs::write(verdict_path(&store), kept.replacen(from, to, 1)).unwrap();
-        let error = require(&store, &library, sha256).unwrap_err();
+        let error = require(&store, &library, sha256, &child()).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.to_string().contains("gwstore native check"), "{error}");
     };
     changed("\"Linux ", "\"Lunix ", "changed=kernel");
     changed("\"type 0x", "\"type 1x", "changed=file system");
+    changed("number 0x", "number 1x", "changed=file system");
+    changed("\"machine\": \"", "\"machine\": \"0", "changed=machine");
+    changed("\"program\": \"", "\"program\": \"0", "changed=program");
+    let version = rustix::system::uname().version().to_str().unwrap().to_owned();
+    changed(&version, "#1 of another day", "changed=kernel");
     changed("\"passed\"", "\"failed\"", "another one than this version's");
     changed("\"reopen\"", "\"reopened\"", "another one than this version's");
-    changed("\"form\": 1", "\"form\": 2", "was not tested");
+    changed("\"form\": 2", "\"form\": 1", "was not tested");
     changed("{", "", "was not tested");
     fs::write(verdict_path(&store), &kept).unwrap();
-    let error = require(&store, &library, [0; 32]).unwrap_err();
+    let error = require(&store, &library, [0; 32], &child()).unwrap_err();
     assert!(error.to_string().contains("changed=library"), "{error}");
-    require(&store, &library, sha256).unwrap();
+    require(&store, &library, sha256, &child()).unwrap();
+}
+
+#[test]
+fn a_verdict_that_others_may_write_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = install(directory.path(), None).unwrap();
+    let store = directory.path().join("store.db");
+    let sha256 = LibraryFile::read(&library).unwrap().sha256();
+    let path = verdict_path(&store);
+    let refused = || {
+        let error = require(&store, &library, sha256, &child()).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("nobody else may write"), "{error}");
+    };
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+    refused();
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    refused();
+    fs::remove_dir(&path).unwrap();
+    let elsewhere = directory.path().join("elsewhere");
+    fs::write(&elsewhere, "{}").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    refused();
+    fs::remove_file(&path).unwrap();
+    fs::rename(&elsewhere, &path).unwrap();
+    for mode in [0o620, 0o602] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        refused();
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = require(&store, &library, sha256, &child()).unwrap_err();
+    assert!(error.to_string().contains("was not tested"), "{error}");
 }
 
 #[test]
 fn one_self_test_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
     let library = install(directory.path(), None).unwrap();
-    fs::create_dir(directory.path().join("store.db.native-test")).unwrap();
-    let error = examine(&examination(directory.path(), library), |_| {}).unwrap_err();
+    let scratch = directory.path().join("store.db.native-test");
+    fs::create_dir(&scratch).unwrap();
+    fs::write(scratch.join("1.db"), "left").unwrap();
+    let held = fs::File::open(&scratch).unwrap();
+    held.lock().unwrap();
+    let mut examination = examination(directory.path(), library);
+    examination.effort = Effort { kills_in_transaction: 1, kills_in_commit: 1, rows: 1_000 };
+    let error = examine(&examination, |_| {}).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Busy);
+    assert!(scratch.join("1.db").exists());
+    // One that was broken off holds it no more.
+    drop(held);
+    examine(&examination, |_| {}).unwrap().require().unwrap();
+    assert!(!scratch.exists());
 }

@@ -2,12 +2,14 @@
 //!
 //! The test writes scratch databases where the store is to be, each part in a fresh child with a time
 //! limit, the cheapest first, and ends with the first property that does not hold. Its verdict holds for
-//! these bytes of the library, this kernel and this file system; a store is only opened with one.
+//! these bytes of the library and of the program that loads it, this machine, its kernel and this file
+//! system; a store is only opened with one.
 
 mod steps;
 mod verdict;
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -173,15 +175,15 @@ pub fn examine(examination: &Examination, mut tell: impl FnMut(&Step)) -> Result
     let loaded = trial.loaded.take();
     let verdict = match (&loaded, is_refused) {
         (Some(loaded), false) => {
-            Some(Verdict::new(&file, loaded, &examination.store, trial.done, &steps)?)
+            Some(Verdict::new(&file, &examination.program.path, loaded, &examination.store, trial.done, &steps)?)
         }
         _ => None,
     };
     Ok(Report { steps, loaded, verdict })
 }
 
-/// A directory for scratch databases. Dropped, it is removed.
-struct Scratch(PathBuf);
+/// A directory for scratch databases, which is locked while it is used. Dropped, it is removed.
+struct Scratch(PathBuf, #[allow(dead_code)] fs::File);
 
 impl Scratch {
     fn beside(store: &Path) -> Result<Self> {
@@ -201,17 +203,31 @@ impl Scratch {
             )
         };
         match create_private_directory(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::DIRECTORY;
+        let flags = i32::try_from(flags.bits()).unwrap_or_default();
+        let lock = fs::File::options().read(true).custom_flags(flags).open(&path);
+        let lock = lock.map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
                 return Err(Error::new(
                     ErrorKind::Busy,
-                    "a self-test is under way beside this store, or was broken off; if none is, remove its \
-                     directory",
+                    "a self-test is under way beside this store; wait for its end",
                 )
                 .with("path", path.display()));
             }
-            made => made.map_err(failed)?,
+            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
-        Ok(Self(path))
+        // What one left that was broken off.
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+        }
+        Ok(Self(path, lock))
     }
 }
 

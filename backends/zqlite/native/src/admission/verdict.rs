@@ -2,25 +2,29 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::{VERDICT_FILE, create_private, directory_of, failed, with_suffix};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{Effort, Outcome, Step};
 use crate::library_file::LibraryFile;
 use crate::session::Loaded;
 
 /// The form of the file.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Longer than any.
 const MAX_LENGTH: u64 = 64 << 10;
 
-/// That a library passed, where, and what of it was tried.
+/// That a library passed, where, loaded by what, and how much of it was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verdict {
@@ -31,10 +35,14 @@ pub struct Verdict {
     pub version: String,
     /// The number of its interface.
     pub abi: u64,
-    /// The kernel's name, release and machine.
+    /// The kernel's name, release, version and machine.
     pub kernel: String,
-    /// The file system's type and device.
+    /// The file system's type, device and number.
     pub filesystem: String,
+    /// A sum of the machine's number, which is nobody else's business itself.
+    pub machine: String,
+    /// The sum of the program that loads the library.
+    pub program: String,
     /// Seconds since 1970.
     pub at: u64,
     /// SIGKILLs inside a transaction.
@@ -59,7 +67,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 fn kernel() -> String {
     let name = rustix::system::uname();
-    let parts = [name.sysname(), name.release(), name.machine()];
+    let parts = [name.sysname(), name.release(), name.version(), name.machine()];
     parts.map(|part| part.to_string_lossy().into_owned()).join(" ")
 }
 
@@ -69,12 +77,65 @@ fn filesystem(store: &Path) -> Result<String> {
         |error: std::io::Error| failed("the file system cannot be told", directory, error);
     let kind = rustix::fs::statfs(directory).map_err(|error| unknown(error.into()))?.f_type;
     let device = fs::metadata(directory).map_err(unknown)?.dev();
-    Ok(format!("type {kind:#x} device {device:#x}"))
+    let number = rustix::fs::statvfs(directory).map_err(|error| unknown(error.into()))?.f_fsid;
+    Ok(format!("type {kind:#x} device {device:#x} number {number:#x}"))
+}
+
+/// Of this installation of the system: <https://www.freedesktop.org/software/systemd/man/latest/machine-id.html>.
+fn machine() -> String {
+    let mut text = Vec::new();
+    let read = File::open("/etc/machine-id")
+        .and_then(|file| file.take(MAX_LENGTH).read_to_end(&mut text));
+    match read {
+        Ok(_) => {
+            let sum = Sha256::new().chain_update("ghostwire-store verdict\0").chain_update(text);
+            hexadecimal(&sum.finalize())
+        }
+        Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// A file that nobody changed since it was last summed.
+type Identity = (PathBuf, [i64; 6]);
+
+/// The sum of the program that loads the library. It is no secret, and large: it is read once for as long as
+/// the file stays what it is.
+fn program_sum(path: &Path) -> Result<String> {
+    static KNOWN: Mutex<Option<(Identity, String)>> = Mutex::new(None);
+    let unreadable = |error: std::io::Error| {
+        failed("the program that loads the ZQLite library cannot be read", path, error)
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    let numbers = [metadata.dev(), metadata.ino(), metadata.len()].map(u64::cast_signed);
+    let [device, inode, length] = numbers;
+    let changed = metadata.ctime().wrapping_mul(1_000_000_000).wrapping_add(metadata.ctime_nsec());
+    let written = metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec());
+    let mode = i64::from(metadata.mode());
+    let identity = (path.to_owned(), [device, inode, length, changed, written, mode]);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((of, sum)) = &*known
+        && *of == identity
+    {
+        return Ok(sum.clone());
+    }
+    let mut sum = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece).map_err(unreadable)? {
+            0 => break,
+            read => sum.update(piece.get(..read).unwrap_or_default()),
+        }
+    }
+    let sum = hexadecimal(&sum.finalize());
+    *known = Some((identity, sum.clone()));
+    Ok(sum)
 }
 
 impl Verdict {
     pub(crate) fn new(
         file: &LibraryFile,
+        program: &Path,
         loaded: &Loaded,
         store: &Path,
         effort: Effort,
@@ -88,6 +149,8 @@ impl Verdict {
             abi: loaded.abi,
             kernel: kernel(),
             filesystem: filesystem(store)?,
+            machine: machine(),
+            program: program_sum(program)?,
             at: now.map_or(0, |since| since.as_secs()),
             kills_in_transaction: effort.kills_in_transaction,
             kills_in_commit: effort.kills_in_commit,
@@ -137,22 +200,53 @@ impl Verdict {
     fn kept(store: &Path) -> Result<Option<Self>> {
         let path = verdict_path(store);
         let mut text = Vec::new();
-        let read = match File::open(&path) {
+        // A pipe would be waited for.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let flags = i32::try_from(flags.bits()).unwrap_or_default();
+        let opened = match File::options().read(true).custom_flags(flags).open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.and_then(|file| file.take(MAX_LENGTH).read_to_end(&mut text)),
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                return Err(untrusted(&path));
+            }
+            opened => opened,
         };
-        read.map_err(|error| failed("the verdict on the library cannot be read", &path, error))?;
+        let unreadable =
+            |error| failed("the verdict on the library cannot be read", &path, error);
+        let file = opened.map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        let user = rustix::process::geteuid().as_raw();
+        let is_own = [0, user].contains(&metadata.uid()) && metadata.mode() & 0o022 == 0;
+        if !metadata.is_file() || !is_own {
+            return Err(untrusted(&path));
+        }
+        let read = file.take(MAX_LENGTH).read_to_end(&mut text);
+        read.map_err(unreadable)?;
         // What cannot be understood is no verdict.
         let verdict = serde_json::from_slice::<Self>(&text).ok();
         Ok(verdict.filter(|verdict| verdict.form == FORM))
     }
 }
 
+/// Whoever may write a verdict decides which library runs.
+fn untrusted(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "the verdict on the ZQLite library is no regular file of root's or this process's user that nobody \
+         else may write; remove it, and run `gwstore native check`",
+    )
+    .with("path", path.display())
+}
+
 /// Refuses to open a store with a library that was not found fit for it, here.
 ///
 /// # Errors
 /// `Unsupported`, saying what is missing or changed.
-pub fn require(store: &Path, library: &Path, sha256: [u8; 32]) -> Result<Verdict> {
+pub fn require(
+    store: &Path,
+    library: &Path,
+    sha256: [u8; 32],
+    program: &Path,
+) -> Result<Verdict> {
     let ask = |message: &'static str| {
         Error::new(ErrorKind::Unsupported, message).with("library", library.display()).with(
             "help",
@@ -166,6 +260,8 @@ pub fn require(store: &Path, library: &Path, sha256: [u8; 32]) -> Result<Verdict
         ("library", &verdict.sha256, hexadecimal(&sha256)),
         ("kernel", &verdict.kernel, kernel()),
         ("file system", &verdict.filesystem, filesystem(store)?),
+        ("machine", &verdict.machine, machine()),
+        ("program", &verdict.program, program_sum(program)?),
     ];
     for (what, tested, found) in now {
         if *tested != found {

@@ -124,8 +124,9 @@ fn database(file: &StoreFile) -> std::path::PathBuf {
 fn admitted(file: &StoreFile, options: &NativeOptions) -> Result<Host> {
     let mut host = Host::new(options.program.clone(), &options.library)?;
     host.deadline = options.deadline;
-    let require = || admission::require(file.path(), &host.library, host.sha256);
-    require().map_err(|error| error.with("path", file.path().display()))?;
+    let program = &host.program.path;
+    let admitted = admission::require(file.path(), &host.library, host.sha256, program);
+    admitted.map_err(|error| error.with("path", file.path().display()))?;
     Ok(host)
 }
 
