@@ -32,8 +32,8 @@ pub const HEAD: u64 = 1;
 /// parent may still be writing when the next one comes.
 pub const CHILD_LOCK: &str = ".lock";
 
-/// Serves until the parent is gone or wants no more. The process should do nothing else: what the
-/// library breaks, it breaks here.
+/// Serves until the parent is gone or wants no more. The process should do nothing else, and have done
+/// nothing before: what the library breaks, it breaks here, and files that are open are closed.
 #[must_use]
 pub fn run() -> ExitCode {
     // A panic must not close the database either.
@@ -71,6 +71,7 @@ pub(crate) struct Pipes {
 
 impl Pipes {
     fn take() -> io::Result<Self> {
+        crate::raw::close_inherited()?;
         // What the library makes is for nobody else, and what is in memory when it fails is not for a disk.
         umask(Mode::RWXG | Mode::RWXO);
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;

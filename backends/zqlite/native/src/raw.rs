@@ -313,7 +313,7 @@ pub(crate) struct RawStatement<'c> {
     handle: NonNull<c_void>,
 }
 
-/// What the library lends of a column is longer than anything that was given to it.
+/// Longer than any value that was ever stored: a length beyond it is a fault of the library's.
 const MAX_COLUMN: usize = 64 << 20;
 
 impl RawStatement<'_> {
@@ -415,6 +415,23 @@ impl Drop for RawStatement<'_> {
     fn drop(&mut self) {
         // SAFETY: the statement is alive, and is not used after this.
         unsafe { (self.symbols().finalize)(self.handle.as_ptr()) };
+    }
+}
+
+/// Closes every file but the three standard ones: some that a parent has open may have been inherited. Call
+/// it before this process opens any.
+pub(crate) fn close_inherited() -> std::io::Result<()> {
+    unsafe extern "C" {
+        fn syscall(number: std::ffi::c_long, ...) -> std::ffi::c_long;
+    }
+    // The same on every machine; in Linux from 5.9 on. Not each C library has a function for it.
+    const CLOSE_RANGE: std::ffi::c_long = 436;
+    let (first, last, flags): (std::ffi::c_uint, _, std::ffi::c_uint) = (3, std::ffi::c_uint::MAX, 0);
+    // SAFETY: those are the call's arguments, and it reads no memory. No value of this process owns one of
+    // these files, as none was opened yet.
+    match unsafe { syscall(CLOSE_RANGE, first, last, flags) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Loaded {
     pub functions: u64,
 }
 
-/// How long a call may take that nobody says otherwise of.
+/// How long a call may take by default.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 impl Host {

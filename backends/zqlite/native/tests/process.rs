@@ -346,6 +346,20 @@ fn a_program_that_is_not_the_child_is_an_error() {
 }
 
 #[test]
+fn a_child_has_no_file_that_it_inherited() {
+    let directory = tempfile::tempdir().unwrap();
+    let (host, path) = (host(directory.path(), None), database(directory.path()));
+    let secret = directory.path().join("secret");
+    let file = fs::File::create(&secret).unwrap();
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    let session = Session::open(&host, &path, true, false).unwrap();
+    let files = fs::read_dir(format!("/proc/{}/fd", session.child())).unwrap();
+    let files: Vec<_> = files.map(|it| fs::read_link(it.unwrap().path()).unwrap()).collect();
+    assert!(files.contains(&path.canonicalize().unwrap()), "{files:?}");
+    assert!(!files.contains(&secret.canonicalize().unwrap()), "{files:?}");
+}
+
+#[test]
 fn what_a_child_makes_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();

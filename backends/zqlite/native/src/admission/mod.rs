@@ -57,7 +57,7 @@ pub struct Examination {
     pub limit: Duration,
 }
 
-/// How long a part of the self-test may take that nobody says otherwise of.
+/// How long a part of the self-test may take by default.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// What became of a step.

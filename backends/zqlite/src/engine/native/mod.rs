@@ -1,6 +1,7 @@
 //! The native engine: the ZQLite library, in a process of its own.
 //!
-//! The library stores opaque values by a number that is never used twice. A record is cut into as many
+//! The library stores opaque values by a number. While a store is open none is
+//! given twice, so that what a reader still needs is not replaced. A record is cut into as many
 //! values as it takes, each with a header that says which part of which record it is; the head is the
 //! value of row 1. Where which record lies is held in memory, and read from the headers at opening.
 //!
