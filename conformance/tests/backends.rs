@@ -14,7 +14,9 @@ use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
 use ghostwire_store_sqlite::LogLimits;
 use ghostwire_store_zqlite::{NativeOptions, ZqliteBackend, ZqliteOptions};
 use ghostwire_store_zqlite_native::Program;
-use ghostwire_store_zqlite_native::admission::{Effort, Examination, LIMIT, Verdict, examine, verdict_path};
+use ghostwire_store_zqlite_native::admission::{
+    Effort, Examination, LIMIT, Verdict, examine, verdict_path,
+};
 
 /// So small that what the checks write passes them.
 const LIMITS: LogLimits = LogLimits { checkpoint: 200 << 10, hold_out: 2 << 20, warn: 32 << 20 };
@@ -82,9 +84,7 @@ fn native() -> LocalFiles {
     LocalFiles::new("zqlite-native", |path, opening: Opening| async move {
         let double = Double::the_one();
         // A place of its own for each store, and one test of the library for all.
-        if !opening.read_only
-            && !verdict_path(&path).exists()
-        {
+        if !opening.read_only && !verdict_path(&path).exists() {
             double.vouch(&path)?;
         }
         let options = zqlite(path, &opening)

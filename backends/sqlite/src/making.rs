@@ -19,7 +19,8 @@ impl Making {
     /// Of a store whose own file is not there, and whose lock is held.
     pub(crate) fn begin(store: &Path, kind: FileKind, lock_is_new: bool) -> Result<Self> {
         let mut brought = Vec::new();
-        let native = (kind == FileKind::ZQLITE_NATIVE).then(|| native_files_of(store).chain(new_native_files_of(store)));
+        let native = (kind == FileKind::ZQLITE_NATIVE)
+            .then(|| native_files_of(store).chain(new_native_files_of(store)));
         let native = native.into_iter().flatten();
         for file in files_of(store).chain(native).chain([with_suffix(store, RESERVE_FILE)]) {
             if is_absent(&file)? {

@@ -27,7 +27,9 @@ pub(super) fn check(config: &Config, args: &NativeCheckArgs, shell: &mut Shell<'
     })?;
     said?;
     let kept = match report.require() {
-        Ok(verdict) if is_configured && verdict.is_full() => verdict.keep(&wanted.store).map(|()| true)?,
+        Ok(verdict) if is_configured && verdict.is_full() => {
+            verdict.keep(&wanted.store).map(|()| true)?
+        }
         _ => false,
     };
     if shell.json {

@@ -36,7 +36,8 @@ fn forge(place: &Place, library: &Path) {
     let examination = Examination { program, library, store: store.clone(), effort, limit };
     let report = examine(&examination, |_| {}).unwrap();
     let mut verdict = serde_json::to_value(report.require().unwrap()).unwrap();
-    for (key, value) in [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)] {
+    for (key, value) in [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)]
+    {
         verdict[key] = value.into();
     }
     let path = verdict_path(&store);

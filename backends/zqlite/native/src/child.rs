@@ -16,9 +16,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit,
 use crate::failure::Failure;
 use crate::library::{Connection, Library, Transaction};
 use crate::library_file::LibraryFile;
-use crate::message::{
-    FILL, MAX_IDS, PROGRAM, PROTOCOL, Request, Response, VALUE_HEADER, read,
-};
+use crate::message::{FILL, MAX_IDS, PROGRAM, PROTOCOL, Request, Response, VALUE_HEADER, read};
 use crate::rows::{Rows, create};
 use crate::trial;
 
@@ -300,23 +298,21 @@ fn one<'c>(
 ) -> io::Result<bool> {
     let mut message = Vec::new();
     let Some(request) = pipes.next(&mut message)? else { return Ok(false) };
-    match (request, &*transaction) {
-        (Request::Scan { after }, Under::None) => scan(pipes, rows, after)?,
-        (Request::Read { ids }, Under::None) => values(pipes, rows, &ids)?,
-        (Request::Begin { expected }, Under::None) => {
-            *transaction = begin(connection, rows, expected);
-        }
-        (Request::Close, Under::None) => {
+    let is_idle = matches!(transaction, Under::None);
+    match (request, is_idle) {
+        (Request::Scan { after }, true) => scan(pipes, rows, after)?,
+        (Request::Read { ids }, true) => values(pipes, rows, &ids)?,
+        (Request::Begin { expected }, true) => *transaction = begin(connection, rows, expected),
+        (Request::Close, true) => {
             *transaction = Under::Closed;
             return Ok(false);
         }
-        (_, Under::None | Under::Closed) => return Err(protocol()),
-        (Request::Put { rows: put }, _) => transaction
+        (Request::Put { rows: put }, false) => transaction
             .work(|| put.iter().try_for_each(|(id, value)| rows.insert(signed(*id), value))),
-        (Request::Delete { ids }, _) => {
+        (Request::Delete { ids }, false) => {
             transaction.work(|| ids.iter().try_for_each(|id| rows.delete(signed(*id))));
         }
-        (Request::Commit, _) => {
+        (Request::Commit, false) => {
             return commit(pipes, std::mem::replace(transaction, Under::None));
         }
         _ => return Err(protocol()),

@@ -5,8 +5,7 @@ use std::fmt;
 use ghostwire_store_core::error::{Error, ErrorKind};
 
 use crate::codes::{
-    AUTH, BUSY, CORRUPT, Category, FORMAT, IOERR, LOCKED, NOMEM, NOTADB, READONLY,
-    code_name,
+    AUTH, BUSY, CORRUPT, Category, FORMAT, IOERR, LOCKED, NOMEM, NOTADB, READONLY, code_name,
 };
 
 /// Why a library is not used.

@@ -447,7 +447,10 @@ mod tests {
         assert_eq!(length_of(&(MAX_MESSAGE as u32).to_be_bytes()), Ok(Some(MAX_MESSAGE)));
         assert_eq!(length_of(&(MAX_MESSAGE as u32 + 1).to_be_bytes()), Err(Malformed));
         // A list of four thousand million numbers, in eight bytes.
-        assert_eq!(Request::decode(&[0, 0, 0, 0, 0, 0, 0, 1, 4, 0xff, 0xff, 0xff, 0xff, 0, 0, 0]), Err(Malformed));
+        assert_eq!(
+            Request::decode(&[0, 0, 0, 0, 0, 0, 0, 1, 4, 0xff, 0xff, 0xff, 0xff, 0, 0, 0]),
+            Err(Malformed)
+        );
     }
 
     proptest! {

@@ -98,7 +98,15 @@ impl Process {
         };
         let number_of_process = child.id();
         let child = Some(child);
-        let process = Self { child, number_of_process, input, output, inbox: Vec::new(), given: 0, number: 0 };
+        let process = Self {
+            child,
+            number_of_process,
+            input,
+            output,
+            inbox: Vec::new(),
+            given: 0,
+            number: 0,
+        };
         fcntl_getfl(&process.input)
             .and_then(|flags| fcntl_setfl(&process.input, flags | OFlags::NONBLOCK))
             .map_err(|error| failed(error.into()))?;
@@ -119,7 +127,7 @@ impl Process {
             return Err(Lost::Malformed);
         }
         let mut output = [PollFd::new(&self.output, PollFlags::IN)];
-        let events = match poll(&mut output, Some(&Timespec::default())) {
+        let events = match poll(&mut output, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
             Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(()),
             Ok(_) => output.map(|output| output.revents()),
             Err(error) => return Err(Lost::Pipe(error.into())),

@@ -426,7 +426,8 @@ pub(crate) fn close_inherited() -> std::io::Result<()> {
     }
     // The same on every machine; in Linux from 5.9 on. Not each C library has a function for it.
     const CLOSE_RANGE: std::ffi::c_long = 436;
-    let (first, last, flags): (std::ffi::c_uint, _, std::ffi::c_uint) = (3, std::ffi::c_uint::MAX, 0);
+    let (first, last, flags): (std::ffi::c_uint, _, std::ffi::c_uint) =
+        (3, std::ffi::c_uint::MAX, 0);
     // SAFETY: those are the call's arguments, and it reads no memory. No value of this process owns one of
     // these files, as none was opened yet.
     match unsafe { syscall(CLOSE_RANGE, first, last, flags) } {

@@ -223,8 +223,11 @@ impl Session {
         take: impl FnOnce(Response<'_>) -> std::result::Result<T, Refusal>,
     ) -> Result<T> {
         self.require_alive()?;
-        let quiet = self.process.require_quiet();
-        let lost = match quiet.and_then(|()| self.process.ask(request, self.deadline)) {
+        let answer = match self.process.require_quiet() {
+            Ok(()) => self.process.ask(request, self.deadline),
+            Err(lost) => Err(lost),
+        };
+        let lost = match answer {
             Ok(response) => match take(response) {
                 Ok(taken) => return Ok(taken),
                 Err(Refusal::Error(error)) => return Err(error),
@@ -333,7 +336,8 @@ impl Session {
                         let error = failure.into_error("the commit was not stored");
                         return Err(NotStored::Undone(error));
                     }
-                    let cause = failure.into_error("the ZQLite library failed to commit or to undo");
+                    let cause =
+                        failure.into_error("the ZQLite library failed to commit or to undo");
                     NotStored::Unknown(unknown().because(cause))
                 }
                 Ok(Response::Trouble { why }) => {

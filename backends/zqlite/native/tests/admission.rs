@@ -109,7 +109,8 @@ fn the_double_passes() {
 /// Writes a verdict as if everything had been tried, which only a full test can keep.
 fn forge(verdict: &Verdict, store: &Path) {
     let mut text = serde_json::to_value(verdict).unwrap();
-    for (key, value) in [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)] {
+    for (key, value) in [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)]
+    {
         text[key] = value.into();
     }
     write_verdict(store, &serde_json::to_string_pretty(&text).unwrap());

@@ -174,9 +174,14 @@ pub fn examine(examination: &Examination, mut tell: impl FnMut(&Step)) -> Result
     }
     let loaded = trial.loaded.take();
     let verdict = match (&loaded, is_refused) {
-        (Some(loaded), false) => {
-            Some(Verdict::new(&file, &examination.program.path, loaded, &examination.store, trial.done, &steps)?)
-        }
+        (Some(loaded), false) => Some(Verdict::new(
+            &file,
+            &examination.program.path,
+            loaded,
+            &examination.store,
+            trial.done,
+            &steps,
+        )?),
         _ => None,
     };
     Ok(Report { steps, loaded, verdict })

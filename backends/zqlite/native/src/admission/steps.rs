@@ -460,10 +460,13 @@ fn log_tail(trial: &mut Trial<'_>) -> Result<String, String> {
             for (name, damage) in [("zeros", zeros as &dyn Fn(&mut Vec<u8>)), ("garbage", noise)] {
                 let copy = state.copy(trial, damage)?;
                 let wrong = |wrong: String| {
-                    format!("killed {}, {length} bytes of {name} behind the log: {wrong}", state.when)
+                    format!(
+                        "killed {}, {length} bytes of {name} behind the log: {wrong}",
+                        state.when
+                    )
                 };
                 let found = trial.part("generation", &copy, 0).map_err(wrong)?;
-                if !found.parse().is_ok_and(|found| state.may_find(found)) {
+                if !found.parse::<u64>().is_ok_and(|found| state.may_find(found)) {
                     let stored = state.stored;
                     return Err(wrong(format!("commit {found} is there instead of {stored}")));
                 }
@@ -521,7 +524,10 @@ fn log_damage(trial: &mut Trial<'_>) -> Result<String, String> {
                 tried += 1;
                 match &*trial.part("damaged-log", &copy, 0).map_err(wrong)? {
                     "refused" => refused += 1,
-                    found if found.parse().is_ok_and(|found| damage.may_find(&state, found)) => {}
+                    found
+                        if found
+                            .parse::<u64>()
+                            .is_ok_and(|found| damage.may_find(&state, found)) => {}
                     found => {
                         let stored = state.stored;
                         return Err(wrong(format!("commit {found} is there instead of {stored}")));
@@ -554,7 +560,8 @@ fn full_disk(trial: &mut Trial<'_>) -> Result<String, String> {
 fn second_opener(trial: &mut Trial<'_>) -> Result<String, String> {
     let path = trial.table()?;
     let mut first = trial.on_the_way("hold", &path, 1_000)?;
-    let second = trial.part("intrude", &path, 2_000).map_err(|wrong| format!("the second: {wrong}"))?;
+    let second =
+        trial.part("intrude", &path, 2_000).map_err(|wrong| format!("the second: {wrong}"))?;
     let first = told(first.ask(&Request::Continue, trial.host.deadline))?;
     for (id, told) in [(1_000, &first), (2_000, &second)] {
         let found = trial.part("has", &path, id)?;

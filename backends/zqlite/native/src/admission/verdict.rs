@@ -84,8 +84,8 @@ fn filesystem(store: &Path) -> Result<String> {
 /// Of this installation of the system: <https://www.freedesktop.org/software/systemd/man/latest/machine-id.html>.
 fn machine() -> String {
     let mut text = Vec::new();
-    let read = File::open("/etc/machine-id")
-        .and_then(|file| file.take(MAX_LENGTH).read_to_end(&mut text));
+    let read =
+        File::open("/etc/machine-id").and_then(|file| file.take(MAX_LENGTH).read_to_end(&mut text));
     match read {
         Ok(_) => {
             let sum = Sha256::new().chain_update("ghostwire-store verdict\0").chain_update(text);
@@ -210,8 +210,7 @@ impl Verdict {
             }
             opened => opened,
         };
-        let unreadable =
-            |error| failed("the verdict on the library cannot be read", &path, error);
+        let unreadable = |error| failed("the verdict on the library cannot be read", &path, error);
         let file = opened.map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         let user = rustix::process::geteuid().as_raw();
@@ -241,12 +240,7 @@ fn untrusted(path: &Path) -> Error {
 ///
 /// # Errors
 /// `Unsupported`, saying what is missing or changed.
-pub fn require(
-    store: &Path,
-    library: &Path,
-    sha256: [u8; 32],
-    program: &Path,
-) -> Result<Verdict> {
+pub fn require(store: &Path, library: &Path, sha256: [u8; 32], program: &Path) -> Result<Verdict> {
     let ask = |message: &'static str| {
         Error::new(ErrorKind::Unsupported, message).with("library", library.display()).with(
             "help",
@@ -272,7 +266,9 @@ pub fn require(
         }
     }
     if !verdict.is_full() {
-        return Err(ask("the ZQLite library was tested with fewer kills or rows than a store needs"));
+        return Err(ask(
+            "the ZQLite library was tested with fewer kills or rows than a store needs",
+        ));
     }
     let passes = |step: &Step| matches!(step.outcome, Outcome::Passed | Outcome::Information);
     let is_whole =

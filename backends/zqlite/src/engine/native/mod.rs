@@ -23,8 +23,8 @@ use std::sync::{Arc, Mutex};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::{
-    Access, NATIVE_FILE, NATIVE_LOCK_FILE, NEW_NATIVE_FILE, StoreFile, Wanted, directory_of, failed,
-    native_files_of, new_native_files_of, with_suffix,
+    Access, NATIVE_FILE, NATIVE_LOCK_FILE, NEW_NATIVE_FILE, StoreFile, Wanted, directory_of,
+    failed, native_files_of, new_native_files_of, with_suffix,
 };
 use ghostwire_store_zqlite_native::child::HEAD;
 use ghostwire_store_zqlite_native::{Change, Host, NotStored, Session, admission};
@@ -164,7 +164,8 @@ impl Native {
     fn session(file: &StoreFile, host: &Host) -> Result<Session> {
         let database = database(file);
         // The library would make one.
-        let is_file = fs::symlink_metadata(&database).is_ok_and(|it| it.is_file() && it.nlink() == 1);
+        let is_file =
+            fs::symlink_metadata(&database).is_ok_and(|it| it.is_file() && it.nlink() == 1);
         if !is_file {
             return Err(Error::corrupt(
                 "the ZQLite library's database beside the store's file is missing, no regular file, or has \
