@@ -389,7 +389,8 @@ impl RawStatement<'_> {
     pub(crate) fn column_text(&mut self, column: c_int) -> Option<&CStr> {
         // SAFETY: the statement is alive.
         let lent = unsafe { (self.symbols().column_text)(self.handle.as_ptr(), column) };
-        // SAFETY: lent until the next text, name, step, reset, bind or the end, all of which need `self` exclusively.
+        // SAFETY: lent until the next text, name, step, reset, bind or the end, all of which need `self`
+        // exclusively.
         unsafe { text(lent, self) }
     }
 
