@@ -406,7 +406,7 @@ impl RawStatement<'_> {
         if lent.is_null() || length > MAX_COLUMN {
             return Err(MISUSE);
         }
-        // SAFETY: so many bytes are lent until the next text, name, step, reset, bind or the end, all of which need `self`
+        // SAFETY: so many bytes are lent until the next step, reset, bind or the end, all of which need `self`
         // exclusively; the length is less than what a slice may have.
         Ok(unsafe { slice::from_raw_parts(lent.cast(), length) })
     }
