@@ -179,7 +179,7 @@ fn load(pipes: &mut Pipes) -> io::Result<Option<Library>> {
             (protocol, program, path, sha256)
         }
         None => return Ok(None),
-        Some(_) => return Err(self::protocol()),
+        Some(_) => return Err(protocol()),
     };
     if protocol != PROTOCOL || program != PROGRAM.as_bytes() {
         // The parent says so.
