@@ -1,9 +1,9 @@
 //! The native engine: the ZQLite library, in a process of its own.
 //!
-//! The library stores opaque values by a number. While a store is open none is
-//! given twice, so that what a reader still needs is not replaced. A record is cut into as many
-//! values as it takes, each with a header that says which part of which record it is; the head is the
-//! value of row 1. Where which record lies is held in memory, and read from the headers at opening.
+//! The library stores opaque values by a number. While a store is open no number is given twice, so that
+//! what a reader still needs is not replaced. A record is cut into as many values as it takes, each with a
+//! header that says which part of which record it is; the head is the value of row 1. Where which record
+//! lies is held in memory, and read from the headers at opening.
 //!
 //! The library has one connection, and no snapshots. So a snapshot here is the index of its moment, and
 //! what is removed while somebody may still read it is kept in memory until he is done.
@@ -96,7 +96,7 @@ pub(crate) fn create(
     session.write(&[], changes).map_err(|error| not_stored(error, file))?;
     session.close()?;
     // The database last, and after it the file that says that there is a store.
-    let mark = || {
+    let mark = || -> std::io::Result<()> {
         let mut pairs: Vec<_> = new_native_files_of(path).zip(native_files_of(path)).collect();
         pairs.reverse();
         for (new, whole) in pairs {
