@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -114,7 +114,10 @@ impl LibraryFile {
     /// If the system does not load it, or its interface is not ABI 1.x.
     pub fn load(&self) -> std::result::Result<Library, LoadError> {
         let pinned = self.pinned().map_err(|error| LoadError::NotLoaded(error.to_string()));
-        let (_pinned, path) = pinned?;
+        let (pinned, path) = pinned?;
+        // Never closed, as the library is never unloaded: the system takes a path that it has loaded already
+        // for the same library, and another file would get this one's number.
+        let _ = pinned.into_raw_fd();
         Library::load(&path)
     }
 
