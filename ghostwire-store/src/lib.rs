@@ -14,6 +14,7 @@
 //! | bring data in, take it out | [`Store::restore`], [`portable`] |
 //! | manage the keys of a sealed store | [`keys`] |
 //! | talk to a store that another process has open | [`admin`] |
+//! | move it to another backend while it is open | [`migration`] |
 //! | look after it | [`apply_retention`], [`Store::verify`], [`info`] |
 //! | measure it | [`observe`]; with the feature `telemetry`, the module of that name |
 //!
@@ -65,6 +66,7 @@ pub mod http;
 pub mod jobs;
 #[cfg(feature = "zqlite")]
 pub mod keys;
+pub mod migration;
 mod open;
 mod retention;
 #[cfg(feature = "serve")]

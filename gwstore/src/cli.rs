@@ -148,7 +148,10 @@ pub(crate) enum Command {
     #[command(flatten)]
     Noun(Noun),
     /// Bring the stored schema to this version's, keeping a backup beside the file.
-    Migrate(MigrateArgs),
+    Upgrade(UpgradeArgs),
+    /// Move the network to another backend while it is served, and back.
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
     /// Give free pages of the store's file back to the disk; nobody may have it open.
     Compact,
     /// Look after the store's pin: the mark outside of it that tells when an older copy was put back.
@@ -517,8 +520,40 @@ pub(crate) struct ExportArgs {
     pub(crate) force: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// Say what would be done, and whether it can begin. Nothing changes.
+    Plan,
+    /// Begin to copy the store to the one that migration.target names.
+    Start(MigrateArgs),
+    /// Tell where the migration stands.
+    Status(MigrateArgs),
+    /// Serve from the target; the source follows, so that there is a way back.
+    Advance,
+    /// Serve from the source again.
+    Back,
+    /// Give the target up while the source is served.
+    Abort(MigrateConfirmed),
+    /// Leave the source for good: there is no way back.
+    Finish(MigrateConfirmed),
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct MigrateArgs {
+    /// Wait until the target is a copy.
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MigrateConfirmed {
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
     /// Only say what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,

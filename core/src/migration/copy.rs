@@ -13,6 +13,7 @@
 //! the last table that has rows is where 2 goes on, and the checkpoint is moved to `p0` block by block at
 //! the end of 2. Whatever is done twice comes to the same.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -43,6 +44,67 @@ impl Default for CopyOptions {
     fn default() -> Self {
         Self { page: 512, share: 50 }
     }
+}
+
+/// How far a copy is, for those who wait for it.
+#[derive(Debug, Default)]
+pub struct CopyProgress {
+    copied: AtomicU64,
+    total: AtomicU64,
+}
+
+impl CopyProgress {
+    /// Rows that the copy has.
+    #[must_use]
+    pub fn copied(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
+    }
+
+    /// Rows that there were to copy when it began, or went on; 0 as long as that is not known.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, rows: usize) {
+        self.copied.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Counts the rows of both, unless that was done.
+    async fn begin(
+        &self,
+        source: &dyn Backend,
+        target: &dyn Backend,
+        pace: &mut Pace,
+    ) -> Result<()> {
+        if self.total() > 0 {
+            return Ok(());
+        }
+        self.copied.store(count(target, pace).await?, Ordering::Relaxed);
+        self.total.store(count(source, pace).await?, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+async fn count(backend: &dyn Backend, pace: &mut Pace) -> Result<u64> {
+    const ROWS_PER_READ: usize = 2048;
+    let mut rows = 0;
+    for table in tables() {
+        let mut from = RowKey::new();
+        loop {
+            let range = KeyRange { table, from, to: None };
+            let page = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
+            rows += page.rows.len() as u64;
+            pace.rest().await;
+            match page.rows.last() {
+                Some(last) if page.rows.len() == ROWS_PER_READ => {
+                    from = last.key.clone().successor()
+                }
+                _ => break,
+            }
+        }
+    }
+    Ok(rows)
 }
 
 /// Tables that are copied, in this order. What is kept for consumers is each database's own.
@@ -131,7 +193,12 @@ pub(super) async fn adopt(source: &Side, target: &dyn Backend, write: &Write) ->
 
 /// Copies what is left to copy of blocks and rows. From then on the target is at a position after which
 /// the source keeps every commit.
-pub(super) async fn copy(source: &Side, target: &dyn Backend, options: CopyOptions) -> Result<()> {
+pub(super) async fn copy(
+    source: &Side,
+    target: &dyn Backend,
+    options: CopyOptions,
+    progress: &CopyProgress,
+) -> Result<()> {
     let backend = source.backend()?;
     let head = backend.head().await?;
     let origin = Origin::read(backend.as_ref(), &head).await?;
@@ -140,7 +207,8 @@ pub(super) async fn copy(source: &Side, target: &dyn Backend, options: CopyOptio
     if target.head().await?.position > origin.position {
         return Ok(());
     }
-    copy_rows(backend.as_ref(), target, options.page, &mut pace).await?;
+    progress.begin(backend.as_ref(), target, &mut pace).await?;
+    copy_rows((backend.as_ref(), target), options.page, &mut pace, progress).await?;
     fold_blocks(target, &mut pace).await
 }
 
@@ -175,10 +243,10 @@ async fn take_blocks(
 }
 
 async fn copy_rows(
-    source: &dyn Backend,
-    target: &dyn Backend,
+    (source, target): (&dyn Backend, &dyn Backend),
     page: usize,
     pace: &mut Pace,
+    progress: &CopyProgress,
 ) -> Result<()> {
     let (mut done, mut from) = (Vec::new(), RowKey::new());
     for table in tables() {
@@ -200,9 +268,10 @@ async fn copy_rows(
                 key: row.key,
                 body: Some(row.body),
             };
-            let is_last = rows.len() < page;
+            let (is_last, count) = (rows.len() < page, rows.len());
             let rows = rows.into_iter().map(put).collect();
             target.commit(&Commit { rows, ..Commit::on(&target.head().await?) }).await?;
+            progress.add(count);
             pace.rest().await;
             if is_last {
                 from = RowKey::new();
@@ -221,6 +290,11 @@ async fn fold_blocks(target: &dyn Backend, pace: &mut Pace) -> Result<()> {
         target.commit(&apply::fold(&head, &block)?).await?;
         pace.rest().await;
     }
+}
+
+/// The same of a side that was written before, at once.
+pub(super) async fn fold(target: &dyn Backend) -> Result<()> {
+    fold_blocks(target, &mut Pace::new(100)).await
 }
 
 /// Leaves time to others.

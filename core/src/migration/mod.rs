@@ -16,19 +16,23 @@
 
 mod apply;
 mod copy;
+mod driver;
 mod mover;
 mod plan;
 mod record;
 mod refusal;
+mod seat;
 mod settle;
 mod side;
 mod step;
 
-pub use copy::CopyOptions;
-pub use mover::{MoveOptions, Mover, Next, Standing, follow};
+pub use copy::{CopyOptions, CopyProgress};
+pub use driver::{CopyStatus, Migration, Running, SideStatus, Stage, Status};
+pub use mover::{Found, MoveOptions, Mover, Next, Standing, find_served, follow};
 pub use plan::check_start;
 pub use record::{Membership, Part, Record, Role};
 pub use refusal::Refusal;
+pub use seat::{Occupant, Seat};
 pub use settle::{Outcome, Verdict, settle};
 pub use side::Side;
 pub use step::{Event, Grounds, Pair, Place, Seen, Service, Step, Which, Write, step};

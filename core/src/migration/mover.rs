@@ -1,17 +1,18 @@
 //! Carries out a migration: looks at both sides, and does what [`step`] says, one durable write after the
 //! other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::copy::{self, CopyOptions};
+use super::copy::{self, CopyOptions, CopyProgress};
 use super::record::Role;
 use super::refusal::Refusal;
 use super::side::{Side, follower};
 use super::step::{Event, Pair, Seen, Service, Step, Which, Write, step};
 use super::{apply, plan};
-use crate::backend::{Backend, Commit};
+use crate::backend::{Backend, Commit, Head};
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Position;
@@ -186,12 +187,20 @@ impl Mover {
     /// # Errors
     /// `Conflict` if the target fell too far behind; those of any write.
     pub async fn fill(&self) -> Result<Next> {
+        self.fill_counting(&CopyProgress::default()).await
+    }
+
+    /// The same, and tells how far it is.
+    ///
+    /// # Errors
+    /// Those of [`fill`](Mover::fill).
+    pub async fn fill_counting(&self, progress: &CopyProgress) -> Result<Next> {
         let pair = self.look().await?;
         let Step::Fill { from } = step(&pair, Event::Resume) else {
             return self.resume().await;
         };
         let (source, target) = (self.side(from), self.side(from.other()).backend()?);
-        copy::copy(source, target.as_ref(), self.options.copy).await?;
+        copy::copy(source, target.as_ref(), self.options.copy, progress).await?;
         // How far it is behind makes a complete copy no less complete.
         self.catch_up(from).await?;
         self.take(Event::Filled).await
@@ -221,6 +230,11 @@ impl Mover {
     pub async fn ship(&self, from: Which) -> Result<u64> {
         let (source, target) = (self.side(from), self.side(from.other()).backend()?);
         let mut head = target.head().await?;
+        if head.checkpoint < head.serial {
+            // It was written before, and what it had not flushed is only in its blocks.
+            copy::fold(target.as_ref()).await?;
+            head = target.head().await?;
+        }
         let entries = source.entries(head.position, ENTRIES_PER_READ).await?;
         if entries.is_empty() {
             return Ok(0);
@@ -262,27 +276,75 @@ impl Mover {
     }
 
     /// Hands the network over to the side that follows: ends what is under way, fences, drains and
-    /// activates. From the fence on nobody is served. The store that was open stays as it is, and writes
+    /// activates. From the fence on nobody is served. A store that was open stays as it is, and writes
     /// nothing any more: close it, and open one on the other side. Tells how long nobody was served.
+    ///
+    /// A store on a [`Seat`](super::Seat) is moved while it is open by a [`Migration`](super::Migration).
     ///
     /// # Errors
     /// `Busy` if it took longer than [`max_stall`](MoveOptions::max_stall), and was taken back: less has to
     /// be written meanwhile. Why it cannot be done now; those of any write.
     pub async fn hand_over(&self) -> Result<Duration> {
-        let Next::Served(Service::Alone { authority } | Service::Both { authority }) =
-            self.resume().await?
-        else {
-            return Err(Error::new(ErrorKind::Restricted, "the copy is not complete yet"));
-        };
-        // What is left is then a moment's.
-        if !self.catch_up(authority).await? {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                "more is written than the other side takes; hand over while less is written",
-            )
-            .with("behind", self.lag().await?));
+        self.prepare().await?;
+        self.switch().await
+    }
+
+    /// Brings the side that follows so close that what is left is a moment's.
+    ///
+    /// # Errors
+    /// `Busy` if more is written than it takes; `Restricted` while the copy is not complete.
+    pub(crate) async fn prepare(&self) -> Result<()> {
+        let authority = self.authority().await?;
+        if self.catch_up(authority).await? {
+            return Ok(());
         }
-        let before = self.lag().await?;
+        Err(Error::new(
+            ErrorKind::Busy,
+            "more is written than the other side takes; hand over while less is written",
+        )
+        .with("behind", self.lag().await?))
+    }
+
+    async fn authority(&self) -> Result<Which> {
+        match self.resume().await? {
+            Next::Served(Service::Alone { authority } | Service::Both { authority }) => {
+                Ok(authority)
+            }
+            _ => Err(Error::new(
+                ErrorKind::Restricted,
+                "the copy is not complete yet; `gwstore migrate status` tells how far it is",
+            )),
+        }
+    }
+
+    /// Sends everything that is left, unless that takes too long. It does not if nobody writes meanwhile.
+    async fn drain(&self, from: Which, began: Instant, behind: u64) -> Result<()> {
+        while self.ship(from).await? > 0 {
+            if began.elapsed() > self.options.max_stall {
+                return Err(self.too_long(began.elapsed(), behind));
+            }
+        }
+        Ok(())
+    }
+
+    fn too_long(&self, took: Duration, behind: u64) -> Error {
+        Error::new(
+            ErrorKind::Busy,
+            "handing over took too long and was taken back; do it while less is written, or raise \
+             `migration.max_stall_ms`",
+        )
+        .with("took_ms", took.as_millis())
+        .with("max_ms", self.options.max_stall.as_millis())
+        .with("behind", behind)
+    }
+
+    /// The hand-over itself, while whoever writes to the authority waits or is told off.
+    pub(crate) async fn switch(&self) -> Result<Duration> {
+        let authority = self.authority().await?;
+        let behind = self.lag().await?;
+        let began = Instant::now();
+        // If nobody writes meanwhile there is nothing to be taken back when this takes too long.
+        self.drain(authority, began, behind).await?;
         let pair = self.look().await?;
         let fence = match step(&pair, Event::HandOver) {
             Step::Write(writes) => writes,
@@ -294,27 +356,15 @@ impl Mover {
                 ));
             }
         };
-        let fenced_at = Instant::now();
         self.write(&pair, &fence).await?;
-        let late = |elapsed: Duration| {
-            Error::new(
-                ErrorKind::Busy,
-                "handing over took too long and was taken back; do it while less is written, or raise \
-                 `migration.max_stall_ms`",
-            )
-            .with("took_ms", elapsed.as_millis())
-            .with("max_ms", self.options.max_stall.as_millis())
-            .with("behind", before)
-        };
-        loop {
-            if fenced_at.elapsed() > self.options.max_stall {
-                let elapsed = fenced_at.elapsed();
-                self.take(Event::Undo).await?;
-                return Err(late(elapsed));
-            }
-            if self.ship(authority).await? == 0 {
-                break;
-            }
+        if let Err(error) = self.drain(authority, began, behind).await {
+            self.take(Event::Undo).await?;
+            return Err(error);
+        }
+        if began.elapsed() > self.options.max_stall {
+            let took = began.elapsed();
+            self.take(Event::Undo).await?;
+            return Err(self.too_long(took, behind));
         }
         // Activates, and lets the other side follow; what is answered need not be on both.
         let pair = self.look().await?;
@@ -323,7 +373,102 @@ impl Mover {
         };
         self.write(&pair, &writes).await?;
         self.take(Event::Loosen).await?;
-        Ok(fenced_at.elapsed())
+        Ok(began.elapsed())
+    }
+
+    /// Leaves the side that follows, for good, while nobody writes. It has everything first, so that the last
+    /// thing it says is true.
+    pub(crate) async fn complete(&self) -> Result<Duration> {
+        let authority = self.authority().await?;
+        let pair = self.look().await?;
+        let is_target = pair.get(authority).is_some_and(|seen| seen.is_target());
+        if let (false, Some(first), Some(second)) = (is_target, pair.first, pair.second) {
+            return Err(Refusal::NotNow(first, second).error());
+        }
+        let (began, behind) = (Instant::now(), self.lag().await?);
+        self.drain(authority, began, behind).await?;
+        if self.resume().await? == Next::Served(Service::Alone { authority }) {
+            self.take(Event::Tighten).await?;
+        }
+        self.take(Event::Complete).await?;
+        Ok(began.elapsed())
+    }
+
+    /// Ends what was broken off so that one side alone is written, and the other follows later.
+    pub(crate) async fn settle(&self) -> Result<Next> {
+        match self.resume().await? {
+            // As completing does before its end. Nothing else makes it so.
+            Next::Served(Service::Both { .. }) => self.take(Event::Loosen).await,
+            next => Ok(next),
+        }
+    }
+
+    /// The same after an error that leaves open what is stored.
+    pub(crate) async fn settle_anew(&self) -> Result<Next> {
+        self.first.backend()?.reopen().await?;
+        self.second.backend()?.reopen().await?;
+        self.settle().await
+    }
+}
+
+/// Which of two databases is the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// This one.
+    pub served: Which,
+    /// Whether the other one follows it, or is becoming a copy.
+    pub is_followed: bool,
+}
+
+/// Looks at two databases that nobody else has open, ends what was broken off, and tells which one is to be
+/// served. Two that have nothing to do with each other are no migration: the first is served.
+///
+/// # Errors
+/// Why neither can be served, with both records; those of any write.
+pub async fn find_served(
+    first: Arc<dyn Backend>,
+    second: Arc<dyn Backend>,
+    options: MoveOptions,
+) -> Result<Found> {
+    let (one, other) = (first.head().await?, second.head().await?);
+    let names = |of: &Head, other: &Head| of.membership.is_some_and(|it| it.peer == other.side);
+    let is_left = |head: &Head| head.record().role == Role::Retired;
+    let is_written = |head: &Head| head.record().role == Role::ActiveAlone;
+    // A side that was left says so, and the one that was not no longer names it.
+    if !names(&one, &other) && !names(&other, &one) {
+        let alone = |served| Found { served, is_followed: false };
+        return match one.record().role.serves_alone() || one.membership.is_none() {
+            true => Ok(alone(Which::First)),
+            false => Err(Refusal::Strangers(Seen::of(&one), Seen::of(&other)).error()),
+        };
+    }
+    if is_written(&one) && is_left(&other) {
+        return Ok(Found { served: Which::First, is_followed: false });
+    }
+    if is_left(&one) && is_written(&other) {
+        return Ok(Found { served: Which::Second, is_followed: false });
+    }
+    let mover = Mover::new(Side::closed(first), Side::closed(second), options);
+    let next = mover.settle().await?;
+    let pair = mover.look().await?;
+    let is_followed = |which: Which| {
+        let other = pair.get(which.other()).map(|seen| seen.record.role);
+        matches!(other, Some(Role::Filling | Role::PassiveAsync | Role::PassiveSync))
+    };
+    match next {
+        Next::Served(Service::Alone { authority }) => {
+            Ok(Found { served: authority, is_followed: is_followed(authority) })
+        }
+        Next::Fill => {
+            let is_active = pair.first.is_some_and(|seen| seen.record.role.is_active());
+            let served = if is_active { Which::First } else { Which::Second };
+            Ok(Found { served, is_followed: true })
+        }
+        Next::Served(Service::Both { .. }) | Next::Resume => Err(Error::new(
+            ErrorKind::Unsupported,
+            "this version does not keep both databases in step with every answer",
+        )),
+        Next::Refused(refusal) => Err(refusal.error()),
     }
 }
 

@@ -73,7 +73,7 @@ impl Seen {
         self.record.membership.is_some_and(|membership| membership.peer == other.side)
     }
 
-    fn is_target(&self) -> bool {
+    pub(super) fn is_target(&self) -> bool {
         self.record.membership.is_some_and(|membership| membership.part == Part::Target)
     }
 

@@ -532,21 +532,39 @@ pub(super) static KEYS: &[Key] = &[
     Key::field(
         "migration.stage",
         Kind::Choice(MigrationStage::NAMES),
-        "How far a move between two stores has come.",
+        "How far commands may take a move between two stores; nothing moves by itself.",
         |c| Some(Value::text(c.migration.stage)),
         |c, v| MigrationStage::from_name(v.as_text()?).map(|stage| c.migration.stage = stage),
-    )
-    .others_later(
-        "this version cannot move a live store yet: leave migration.stage at \"none\"",
     ),
     Key::field(
         "migration.target",
         Kind::StoreName,
-        "The store that a move leads to; must be left out for now.",
+        "The store that a move leads to. Both are opened from then on, and their records say which one is served.",
         |c| c.migration.target.clone().map(Value::Text),
         |c, v| v.into_text().map(|name| c.migration.target = Some(name)),
     )
     .unless_set("none"),
+    Key::field(
+        "migration.max_stall_ms",
+        integer(1, 60_000),
+        "How long nobody may be served while a move hands the network over, in milliseconds; what takes longer is taken back.",
+        |c| Some(Value::Integer(c.migration.max_stall_ms)),
+        |c, v| v.integer().map(|n| c.migration.max_stall_ms = n),
+    ),
+    Key::field(
+        "migration.max_kept_mib",
+        integer(1, 1_048_576),
+        "How much the store that is served keeps for the other one at most, in MiB; beyond it the other one has to be copied anew.",
+        |c| Some(Value::Integer(c.migration.max_kept_mib)),
+        |c, v| v.integer().map(|n| c.migration.max_kept_mib = n),
+    ),
+    Key::field(
+        "migration.copy_share",
+        integer(1, 100),
+        "How many of a hundred parts of time are used for copying; the rest is for those who write meanwhile.",
+        |c| Some(Value::Integer(c.migration.copy_share)),
+        |c, v| v.integer().map(|n| c.migration.copy_share = n),
+    ),
     Key::field(
         "writer.queue_capacity",
         integer(1, 1_000_000),

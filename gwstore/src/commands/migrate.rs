@@ -1,96 +1,289 @@
-//! `gwstore migrate`.
+//! `gwstore migrate`: moving the network to another backend, by the process that has the store open, or here if
+//! nobody has.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use ghostwire_store::Result;
+use ghostwire_store::admin::protocol::MigrateRequest;
+use ghostwire_store::admin::{Client, Migrations as _};
 use ghostwire_store::config::Config;
-use ghostwire_store_core::schema::{Migration, Schema};
-use ghostwire_store_sqlite::{directory_of, resolved};
-use serde_json::json;
+use ghostwire_store::migration::{Migrations, Plan, SideStatus, Stage, Status};
+use ghostwire_store::{Error, ErrorKind, Result, Store};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
-use super::clock;
-use crate::cli::MigrateArgs;
-use crate::failure::{Outcome, file_error};
-use crate::output::{Shell, shown};
-use crate::session::{open_to_read, open_to_write, refuse_to_forget};
+use crate::actor::actor;
+use crate::cli::MigrateCommand;
+use crate::confirm::{self, Advice};
+use crate::failure::{Ending, Failure, Outcome};
+use crate::live::{self, Found};
+use crate::output::{Shell, bytes};
+use crate::session::{advised, opener, refuse_to_forget};
 
-/// Shows what a migration would do, or does it.
-pub(super) async fn run(config: &Config, args: &MigrateArgs, shell: &mut Shell<'_>) -> Outcome {
+/// How often the status is asked for while somebody waits.
+const EVERY: Duration = Duration::from_millis(200);
+
+pub(super) async fn run(
+    config: &Config,
+    command: &MigrateCommand,
+    shell: &mut Shell<'_>,
+) -> Outcome {
     refuse_to_forget(config)?;
-    let backend = open_to_read(config).await?;
-    let head = backend.head().await;
-    backend.close().await?;
-    let head = head?;
-    let stored = head.schema;
-    let current = Schema::current();
-    let steps = current.steps_from(stored)?;
-    if !steps.is_empty() {
-        clock::require_openable(clock::Standing::of_head(&head), config)?;
+    if let MigrateCommand::Abort(args) | MigrateCommand::Finish(args) = command
+        && !args.yes
+    {
+        confirm::ask(question(command), Advice::Confirm, shell)?;
     }
-    let backups = if steps.is_empty() || args.dry_run {
-        Vec::new()
-    } else {
-        migrate(config, stored.version).await?
+    let hand = match live::find(config, shell).await? {
+        Found::Served(client) => Hand::Client(client.acting_as(actor())),
+        Found::Denied(error) => live::denied(Hand::open(config).await, error)?,
+        Found::Nobody => live::explained(Hand::open(config).await, config)?,
     };
-    if shell.json {
-        return shell.object(&json!({
-            "found": stored.version,
-            "supported": current.version().version,
-            "steps": steps.iter().map(step).collect::<Vec<_>>(),
-            "migrated": !steps.is_empty() && !args.dry_run,
-            "backups": backups,
-        }));
-    }
-    shell.pairs(&[
-        ("stored schema", stored.version.to_string()),
-        ("supported schema", current.version().version.to_string()),
-    ])?;
-    for step in steps {
-        shell.line(format_args!("to version {}: {}", step.to.version, step.summary))?;
-    }
-    if steps.is_empty() {
-        return shell.say("There is nothing to do.");
-    }
-    if args.dry_run {
-        return shell.say("Nothing was changed.");
-    }
-    for backup in &backups {
-        shell.line(format_args!("The store as it was: {}", shown(backup)))?;
-    }
-    shell.say("Migrated.")
+    let done = take(&hand, config, command, shell).await;
+    let closed = hand.close().await;
+    done?;
+    closed?;
+    Ok(())
 }
 
-fn step(step: &Migration) -> serde_json::Value {
-    json!({ "to": step.to.version, "summary": step.summary })
+fn question(command: &MigrateCommand) -> &'static str {
+    match command {
+        MigrateCommand::Finish(_) => {
+            "Leave the source for good? The network is then on the target alone, and there is no way back."
+        }
+        _ => "Give the target up? What was copied is of no use then.",
+    }
 }
 
-/// Opening migrates. Gives the backups that were made.
-async fn migrate(config: &Config, from: u32) -> Outcome<Vec<PathBuf>> {
-    let before = backups(config.backend.path(), from)?;
-    let store = open_to_write(config).await?;
-    store.close().await?;
-    let after = backups(config.backend.path(), from)?;
-    Ok(after.difference(&before).cloned().collect())
+/// Who does it.
+enum Hand {
+    Client(Client),
+    /// Nobody has the store open, so this process does.
+    Here(Arc<dyn Store>, Migrations),
 }
 
-/// The backups of a schema version beside the store: `<path>.v1.bak`, `<path>.v1.bak.1` and so on.
-fn backups(path: Option<&Path>, version: u32) -> Result<BTreeSet<PathBuf>> {
-    let Some(path) = path.map(resolved) else { return Ok(BTreeSet::new()) };
-    let directory = directory_of(&path);
-    let mut prefix = path.file_name().unwrap_or_default().to_owned();
-    prefix.push(format!(".v{version}.bak"));
-    let list = || {
-        let mut found = BTreeSet::new();
-        for entry in fs::read_dir(directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
-                found.insert(entry.path());
+impl Hand {
+    async fn open(config: &Config) -> Result<Self> {
+        let opener = opener(config).create(false);
+        let opened = opener.open_movable().await.map_err(|error| advised(config, error));
+        opened.map(|(store, migrations)| Self::Here(store, migrations))
+    }
+
+    async fn ask(&self, request: MigrateRequest) -> Result<Value> {
+        match self {
+            Self::Client(client) => client.migrate(request).await,
+            Self::Here(_, migrations) => migrations.migrate(request, actor().as_str()).await,
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, request: MigrateRequest) -> Result<T> {
+        serde_json::from_value(self.ask(request).await?).map_err(|error| {
+            Error::new(ErrorKind::Unsupported, "the answer of the process cannot be read")
+                .with(
+                    "help",
+                    "use a gwstore of the same release as the program that has the store open",
+                )
+                .because(error)
+        })
+    }
+
+    async fn close(self) -> Result<()> {
+        match self {
+            Self::Client(_) => Ok(()),
+            Self::Here(store, _) => store.close().await,
+        }
+    }
+
+    /// Where the migration stands; `None` if there is none.
+    async fn status(&self) -> Result<Option<Status>> {
+        match self.read(MigrateRequest::Status).await {
+            Ok(status) => Ok(Some(status)),
+            Err(error) if *error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn take(
+    hand: &Hand,
+    config: &Config,
+    command: &MigrateCommand,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    match command {
+        MigrateCommand::Plan => plan(&hand.read(MigrateRequest::Plan).await?, shell),
+        MigrateCommand::Status(args) => match hand.status().await? {
+            Some(status) if args.wait => {
+                let status = wait(hand, status, shell).await?;
+                show(&status, shell)
+            }
+            Some(status) => show(&status, shell),
+            None => none(config, shell),
+        },
+        MigrateCommand::Start(args) => {
+            let status: Status = hand.read(MigrateRequest::Start).await?;
+            // Whoever began it here has to bring it to where another process can go on.
+            let waits = args.wait || matches!(hand, Hand::Here(..));
+            let status = if waits { wait(hand, status, shell).await? } else { status };
+            show(&status, shell)?;
+            match status.stage {
+                Stage::Filling => shell.say(
+                    "The target is being filled; `gwstore migrate status --wait` waits for it.",
+                ),
+                _ => shell.say("The target follows; `gwstore migrate advance` serves from it."),
             }
         }
-        Ok(found)
+        MigrateCommand::Advance => {
+            let status: Status = hand.read(MigrateRequest::Advance).await?;
+            show(&status, shell)?;
+            shell.say("The target is served. `gwstore migrate back` goes back; `gwstore migrate finish` ends that.")
+        }
+        MigrateCommand::Back => {
+            let status: Status = hand.read(MigrateRequest::Back).await?;
+            show(&status, shell)?;
+            shell.say("The source is served again, and the target follows.")
+        }
+        MigrateCommand::Abort(_) => {
+            hand.ask(MigrateRequest::Abort).await?;
+            if shell.json {
+                return shell.object(&json!({ "stage": Stage::SourceOnly }));
+            }
+            shell.say("The migration was given up. The source is served alone; remove the target's files before another one begins.")
+        }
+        MigrateCommand::Finish(_) => finish(hand, config, shell).await,
+    }
+}
+
+async fn finish(hand: &Hand, config: &Config, shell: &mut Shell<'_>) -> Outcome {
+    let before = hand.status().await?;
+    hand.ask(MigrateRequest::Finish).await?;
+    let left = before.and_then(|status| status.source.location);
+    if shell.json {
+        return shell.object(&json!({ "stage": Stage::TargetOnly, "left": left }));
+    }
+    shell.say("The network is on the target alone.")?;
+    if let Some(left) = left {
+        shell.say(format_args!("The source, which nobody serves any more: {left}"))?;
+    }
+    let target = config.migration.target.as_deref().unwrap_or_default();
+    shell.say(format_args!(
+        "Say store = \"{target}\" in the flag file and leave migration.target out, then the source's files can be removed, \
+         with their backups: `gwstore doctor` lists what lies beside them."
+    ))
+}
+
+fn none(config: &Config, shell: &mut Shell<'_>) -> Outcome {
+    if shell.json {
+        return shell.object(&json!({ "stage": null, "target": config.migration.target }));
+    }
+    match &config.migration.target {
+        Some(target) => shell.tell(format_args!(
+            "No migration is under way. `gwstore migrate start` moves the network to {target}."
+        )),
+        None => shell.tell("No migration is under way, and migration.target names no store."),
+    }
+}
+
+/// Waits until the copy is complete.
+async fn wait(hand: &Hand, first: Status, shell: &mut Shell<'_>) -> Outcome<Status> {
+    let mut status = first;
+    let mut progress = None;
+    let mut seen = 0;
+    while matches!(status.stage, Stage::Filling | Stage::Between) {
+        if let Some(error) = &status.last_error {
+            let error = Error::new(ErrorKind::Unavailable, "the copy does not go on")
+                .with(
+                    "help",
+                    "`gwstore migrate status` tells whether it does again; it goes on by itself",
+                )
+                .because(error.clone());
+            return Err(Failure::As(Ending::Refused, error));
+        }
+        if let Some(copy) = status.copy.filter(|copy| copy.total > 0) {
+            let bar = progress.get_or_insert_with(|| shell.progress("copying", Some(copy.total)));
+            bar.advance(copy.rows.saturating_sub(seen));
+            seen = copy.rows;
+        }
+        tokio::time::sleep(EVERY).await;
+        let Some(next) = hand.status().await? else {
+            return Err(
+                Error::new(ErrorKind::Conflict, "the migration was given up meanwhile").into()
+            );
+        };
+        status = next;
+    }
+    Ok(status)
+}
+
+fn plan(plan: &Plan, shell: &mut Shell<'_>) -> Outcome {
+    if shell.json {
+        shell.object(plan)?;
+    } else {
+        let place = |place: &ghostwire_store::migration::Place| {
+            let location = place.location.as_deref().unwrap_or("no file");
+            let sealed = if place.sealed { ", sealed" } else { "" };
+            format!("{} ({}{sealed}), {location}", place.store, place.backend)
+        };
+        let makes = if plan.makes_target { "is made" } else { "is there, and empty" };
+        shell.pairs(&[
+            ("from", place(&plan.source)),
+            ("to", place(&plan.target)),
+            (
+                "target",
+                if plan.refused.is_some() { "refused".to_owned() } else { makes.to_owned() },
+            ),
+            ("to copy", plan.bytes.map_or_else(|| "unknown".to_owned(), bytes)),
+            ("nodes", plan.nodes.to_string()),
+        ])?;
+    }
+    match &plan.refused {
+        None => shell.say("It can begin: `gwstore migrate start`."),
+        Some(reason) => Err(Failure::As(
+            Ending::Refused,
+            Error::new(ErrorKind::Restricted, "the migration cannot begin").because(reason.clone()),
+        )),
+    }
+}
+
+fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
+    if shell.json {
+        return shell.object(status);
+    }
+    let side = |side: &SideStatus| {
+        format!(
+            "{} {}, {} in epoch {}, position {}",
+            side.backend,
+            side.location.as_deref().unwrap_or_default(),
+            side.role,
+            side.epoch,
+            side.position
+        )
     };
-    list().map_err(|error| file_error("the backups cannot be listed", Some(directory), error))
+    let mut pairs = vec![
+        ("stage", status.stage.name().to_owned()),
+        ("served", status.served.clone()),
+        ("source", side(&status.source)),
+        ("target", side(&status.target)),
+        ("lag", format!("{} commits", status.lag)),
+    ];
+    if let Some(copy) = &status.copy {
+        let left = copy.seconds_left.map_or_else(String::new, |left| format!(", {left} s left"));
+        pairs.push((
+            "copied",
+            format!("{} of {} rows, {} a second{left}", copy.rows, copy.total, copy.per_second),
+        ));
+    }
+    if let Some(stall) = status.last_stall_ms {
+        pairs.push(("last hand-over", format!("nobody was served for {stall} ms")));
+    }
+    if let Some(running) = &status.running {
+        pairs.push((
+            "running",
+            format!("{} by {} since {}", running.what, running.by, running.since),
+        ));
+    }
+    if let Some(error) = &status.last_error {
+        pairs.push(("not followed up", error.clone()));
+    }
+    shell.pairs(&pairs)
 }

@@ -141,7 +141,7 @@ fn a_backend_that_is_not_there_says_which_ones_are() {
     let place = Place::new();
     place.write("flags.toml", "[development]\nbackend = \"postgres\"\n");
     place.write("keyed.toml", "[development]\nbackend = \"postgres\"\nsecret_key_file = \"k\"\n");
-    for command in ["init", "status", "export -", "doctor", "migrate"] {
+    for command in ["init", "status", "export -", "doctor", "upgrade"] {
         for file in ["flags.toml", "keyed.toml"] {
             let mut ran = place.run(&format!("--config {file} {command}"));
             assert!(matches!(ran.code, 1 | 3), "{ran:#?}");

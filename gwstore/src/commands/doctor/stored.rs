@@ -46,7 +46,7 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
             Ok(()) => Finding::unchecked(
                 "integrity",
                 "the file is whole; what is stored in it was not read",
-                "run `gwstore migrate`, and the doctor once more",
+                "run `gwstore upgrade`, and the doctor once more",
             ),
             Err(error) => Finding::error("integrity", &error, advice_on(&error)),
         })?;
@@ -124,7 +124,7 @@ fn check_schema(head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome<bool> {
     match current.steps_from(head.schema) {
         Ok([]) => checkup.add(Finding::ok(CHECK, found)).map(|()| true),
         Ok(_) => {
-            let advice = "run `gwstore migrate`; it keeps a backup";
+            let advice = "run `gwstore upgrade`; it keeps a backup";
             checkup.add(Finding::warn(CHECK, found, advice)).map(|()| false)
         }
         Err(error) => {

@@ -1,0 +1,586 @@
+//! Moves the network of an open store: copies it to the other database, keeps that close behind, and hands
+//! over when it is told to, on a thread beside the writer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::copy::CopyProgress;
+use super::mover::{MoveOptions, Mover, Next};
+use super::record::{Part, Role};
+use super::refusal::Refusal;
+use super::seat::{Occupant, Seat};
+use super::side::Side;
+use super::step::{Event, Pair, Service, Which};
+use crate::backend::Head;
+use crate::domain::{MigrationId, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::handle::StoreHandle;
+use crate::position::{Epoch, Position};
+use crate::store::{Store, WeakStore};
+use crate::threads::{self, Waits};
+use crate::writer::{Moving, Request};
+
+/// How far a migration is, in words for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// The source is served, and no migration is under way.
+    SourceOnly,
+    /// The target is becoming a copy.
+    Filling,
+    /// The target follows the source, which is served.
+    Mirror,
+    /// The target is served, and the source follows.
+    TargetReads,
+    /// The target is served alone: there is no way back.
+    TargetOnly,
+    /// A step was broken off, and is ended as soon as both sides answer.
+    Between,
+}
+
+impl Stage {
+    /// What two records say. The first side is the source, unless one says otherwise.
+    fn of(pair: &Pair) -> Self {
+        let records = [pair.first, pair.second].map(|seen| seen.map(|seen| seen.record));
+        let active = records.iter().flatten().find(|record| record.role.is_active());
+        let follower = records.iter().flatten().find(|record| !record.role.is_active());
+        let Some(active) = active else { return Self::Between };
+        let is_source = active.membership.is_none_or(|membership| membership.part == Part::Source);
+        match (active.role, follower.map(|record| record.role)) {
+            (Role::ActiveAlone, Some(Role::Retired)) => Self::TargetOnly,
+            (Role::ActiveAlone, _) if is_source => Self::SourceOnly,
+            (Role::ActiveAlone, _) => Self::TargetOnly,
+            (_, Some(Role::Filling | Role::None)) => Self::Filling,
+            (_, Some(Role::PassiveAsync | Role::PassiveSync)) if is_source => Self::Mirror,
+            (_, Some(Role::PassiveAsync | Role::PassiveSync)) => Self::TargetReads,
+            _ => Self::Between,
+        }
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SourceOnly => "source-only",
+            Self::Filling => "filling",
+            Self::Mirror => "mirror",
+            Self::TargetReads => "target-reads",
+            Self::TargetOnly => "target-only",
+            Self::Between => "between",
+        }
+    }
+}
+
+/// One of the two databases.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SideStatus {
+    /// Which.
+    pub side: String,
+    /// Its backend.
+    pub backend: String,
+    /// Where it is.
+    pub location: Option<String>,
+    /// What it says of itself.
+    pub role: String,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// How many commits it has.
+    pub position: Position,
+}
+
+/// How far the copy is.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// Rows that were copied.
+    pub rows: u64,
+    /// Rows that there were when it began; 0 while they are counted.
+    pub total: u64,
+    /// Rows a second since this process took it up.
+    pub per_second: u64,
+    /// How long the rest takes at that rate.
+    pub seconds_left: Option<u64>,
+}
+
+/// What is being done, and for whom.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Running {
+    /// What.
+    pub what: String,
+    /// Who asked for it.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Where a migration stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The stage.
+    pub stage: Stage,
+    /// Which migration; none before it began and after it ended.
+    pub migration: Option<String>,
+    /// Where the network was.
+    pub source: SideStatus,
+    /// Where it is to be.
+    pub target: SideStatus,
+    /// Which of the two is served.
+    pub served: String,
+    /// Commits that the other one lacks.
+    pub lag: u64,
+    /// How far the copy is, while it is made.
+    pub copy: Option<CopyStatus>,
+    /// What is being done at the moment.
+    pub running: Option<Running>,
+    /// How long nobody was served at the last hand-over, in milliseconds.
+    pub last_stall_ms: Option<u64>,
+    /// Why the other side is not followed up at the moment.
+    pub last_error: Option<String>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    HandOver { to: Part },
+    Abort,
+    Complete,
+}
+
+impl Order {
+    fn name(self) -> &'static str {
+        match self {
+            Self::HandOver { to: Part::Target } => "advance",
+            Self::HandOver { to: Part::Source } => "back",
+            Self::Abort => "abort",
+            Self::Complete => "finish",
+        }
+    }
+}
+
+type Asked = (Order, oneshot::Sender<Result<()>>);
+
+/// The migration of an open store: what [`Mover`] does, beside the writer.
+#[derive(Debug)]
+pub struct Migration {
+    store: WeakStore,
+    seat: Arc<Seat>,
+    orders: mpsc::Sender<Asked>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    copy: CopyProgress,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    running: Option<Running>,
+    /// When this process took up the copy, and how many rows there were.
+    filling: Option<(Instant, u64)>,
+    last_stall: Option<Duration>,
+    last_error: Option<Error>,
+    /// There is no migration any more.
+    ended: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Migration {
+    /// Begins to move an open store to an empty database, which nobody else has open.
+    ///
+    /// # Errors
+    /// `Unsupported` for a store that was not opened on a seat; `Busy` if a migration is under way; what
+    /// [`check_start`](super::check_start) refuses; those of any write. The other database is the caller's then.
+    pub async fn begin(
+        store: &dyn Store,
+        other: Occupant,
+        migration: MigrationId,
+        options: MoveOptions,
+    ) -> Result<Arc<Self>> {
+        let seat = seat_of(store)?;
+        let target = other.backend.clone();
+        if let Some(standing) = seat.put_beside(Some(other)) {
+            seat.put_beside(Some(standing));
+            return Err(Error::new(ErrorKind::Busy, "a migration of this store is under way"));
+        }
+        let mover = Mover::new(Side::open(store), Side::closed(target), options);
+        let started = mover.start(migration).await;
+        // Broken off after its first write it is under way, and is gone on with.
+        let has_begun = match &started {
+            Ok(()) => true,
+            Err(_) => mover.look().await.is_ok_and(|pair| Stage::of(&pair) == Stage::Filling),
+        };
+        if !has_begun {
+            seat.put_beside(None);
+            started?;
+        }
+        Self::attach(store, options).await
+    }
+
+    /// Goes on with the migration of a store that was opened on the side which is served, with the other one
+    /// beside it.
+    ///
+    /// # Errors
+    /// `Unsupported` for a store that was not opened on a seat; `Unavailable` if the system gives no thread.
+    pub async fn attach(store: &dyn Store, options: MoveOptions) -> Result<Arc<Self>> {
+        let seat = seat_of(store)?;
+        let (orders, asked) = mpsc::channel(1);
+        let shared = Arc::new(Shared::default());
+        let store = store.downgrade();
+        let migration =
+            Self { store: store.clone(), seat: seat.clone(), orders, shared: shared.clone() };
+        let driver = Driver { store, seat, options, shared };
+        threads::start("ghostwire-store-migrate", Waits::Timers, move |runtime| {
+            runtime.block_on(driver.run(asked));
+        })
+        .await?;
+        Ok(Arc::new(migration))
+    }
+
+    /// Whether it has ended, so that another one may begin.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.lock().ended
+    }
+
+    /// Where it stands.
+    ///
+    /// # Errors
+    /// `Unavailable` if one of the two databases does not answer.
+    pub async fn status(&self) -> Result<Status> {
+        let (sitting, beside) = (self.seat.sitting(), self.seat.beside());
+        let Some(beside) = beside else {
+            return Err(Error::new(ErrorKind::NotFound, "no migration of this store is under way"));
+        };
+        let heads = [sitting.backend.head().await?, beside.backend.head().await?];
+        let pair = Pair {
+            first: Some(super::Seen::of(&heads[0])),
+            second: Some(super::Seen::of(&heads[1])),
+        };
+        let stage = Stage::of(&pair);
+        let part = |head: &Head| head.membership.map(|membership| membership.part);
+        let served_is_target =
+            part(&heads[0]) == Some(Part::Target) || part(&heads[1]) == Some(Part::Source);
+        let (served, other) = (side_status(&sitting, &heads[0]), side_status(&beside, &heads[1]));
+        let [source, target] = match served_is_target {
+            true => [other, served],
+            false => [served, other],
+        };
+        let told = self.shared.lock();
+        let copy = (stage == Stage::Filling).then(|| self.copy_status(&told));
+        Ok(Status {
+            stage,
+            migration: heads[0].membership.map(|it| it.migration.to_string()),
+            source,
+            target,
+            served: if served_is_target { Part::Target } else { Part::Source }.name().to_owned(),
+            lag: heads[0].position.get().saturating_sub(heads[1].position.get()),
+            copy,
+            running: told.running.clone(),
+            last_stall_ms: told
+                .last_stall
+                .map(|stall| u64::try_from(stall.as_millis()).unwrap_or(u64::MAX)),
+            last_error: told.last_error.as_ref().map(ToString::to_string),
+        })
+    }
+
+    fn copy_status(&self, told: &Told) -> CopyStatus {
+        let (rows, total) = (self.shared.copy.copied(), self.shared.copy.total());
+        let since = told.filling.map(|(at, before)| (at.elapsed(), rows.saturating_sub(before)));
+        let per_second = since.map_or(0, |(took, done)| {
+            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+            done.saturating_mul(1000) / millis
+        });
+        let left = total.saturating_sub(rows);
+        let seconds_left = (total > 0).then(|| left.checked_div(per_second)).flatten();
+        CopyStatus { rows, total, per_second, seconds_left }
+    }
+
+    /// Serves from the target: from then on the source follows.
+    ///
+    /// # Errors
+    /// `Busy` if somebody else is changing the migration, or if it took longer than
+    /// [`max_stall`](MoveOptions::max_stall) and was taken back; `Restricted` while the copy is not complete;
+    /// those of any write.
+    pub async fn advance(&self, by: &str) -> Result<Status> {
+        self.order(Order::HandOver { to: Part::Target }, by).await?;
+        self.status().await
+    }
+
+    /// Serves from the source again.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    pub async fn back(&self, by: &str) -> Result<Status> {
+        self.order(Order::HandOver { to: Part::Source }, by).await?;
+        self.status().await
+    }
+
+    /// Gives the target up, which is nobody's store then.
+    ///
+    /// # Errors
+    /// `Restricted` once the target is served; as [`advance`](Self::advance).
+    pub async fn abort(&self, by: &str) -> Result<()> {
+        self.order(Order::Abort, by).await
+    }
+
+    /// Leaves the source for good.
+    ///
+    /// # Errors
+    /// `Restricted` while the source is served; as [`advance`](Self::advance).
+    pub async fn finish(&self, by: &str) -> Result<()> {
+        self.order(Order::Complete, by).await
+    }
+
+    async fn order(&self, order: Order, by: &str) -> Result<()> {
+        let _running = self.run_alone(order.name(), by)?;
+        let (answer, answered) = oneshot::channel();
+        let gone = || {
+            Error::new(ErrorKind::Unavailable, "the migration has ended, or its store was closed")
+        };
+        self.orders.send((order, answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// One at a time.
+    fn run_alone(&self, what: &str, by: &str) -> Result<RunsAlone> {
+        let core = self.store.core().ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the store that is being migrated was closed")
+        })?;
+        let mut told = self.shared.lock();
+        if let Some(running) = &told.running {
+            return Err(Error::new(ErrorKind::Busy, "somebody else is changing the migration")
+                .with("what", &running.what)
+                .with("by", &running.by)
+                .with("since", running.since));
+        }
+        let since = StoreHandle::of(core).wall_clock();
+        told.running = Some(Running { what: what.to_owned(), by: by.to_owned(), since });
+        Ok(RunsAlone(self.shared.clone()))
+    }
+}
+
+/// Dropped, somebody else may do something.
+struct RunsAlone(Arc<Shared>);
+
+impl Drop for RunsAlone {
+    fn drop(&mut self) {
+        self.0.lock().running = None;
+    }
+}
+
+fn seat_of(store: &dyn Store) -> Result<Arc<Seat>> {
+    let core = store.downgrade().core();
+    core.and_then(|core| core.options.seat.clone()).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Unsupported,
+            "this store was not opened so that it can move; open it with `Opener`, or on a `Seat`",
+        )
+    })
+}
+
+fn side_status(side: &Occupant, head: &Head) -> SideStatus {
+    let (info, record) = (side.backend.info(), head.record());
+    SideStatus {
+        side: head.side.to_string(),
+        backend: info.name.to_owned(),
+        location: info.location,
+        role: record.role.name().to_owned(),
+        epoch: record.epoch,
+        position: head.position,
+    }
+}
+
+/// What does it, on a thread of its own.
+struct Driver {
+    store: WeakStore,
+    seat: Arc<Seat>,
+    options: MoveOptions,
+    shared: Arc<Shared>,
+}
+
+impl Driver {
+    /// Until the migration ends, or the store does.
+    async fn run(self, mut asked: mpsc::Receiver<Asked>) {
+        const AFTER_FAILURE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+        const LOOKS_AGAIN: Duration = Duration::from_millis(20);
+        let mut backoff = AFTER_FAILURE[0];
+        let (mut pause, mut is_deaf) = (Duration::ZERO, false);
+        loop {
+            if !self.is_open() {
+                return;
+            }
+            let order = tokio::select! {
+                biased;
+                order = asked.recv(), if !is_deaf => order,
+                worked = async { tokio::time::sleep(pause).await; self.work().await } => {
+                    pause = match worked {
+                        Ok(0) => LOOKS_AGAIN,
+                        Ok(_) => Duration::ZERO,
+                        Err(_) if !self.is_open() => return,
+                        Err(error) => {
+                            self.tell(Some(error));
+                            backoff = (backoff * 2).min(AFTER_FAILURE[1]);
+                            backoff
+                        }
+                    };
+                    if pause <= LOOKS_AGAIN {
+                        backoff = AFTER_FAILURE[0];
+                        self.tell(None);
+                    }
+                    continue;
+                }
+            };
+            // Nobody is left to ask for anything; the other side is followed up all the same.
+            let Some((order, answer)) = order else {
+                is_deaf = true;
+                continue;
+            };
+            let done = self.carry_out(order).await;
+            let has_ended = done.is_ok() && matches!(order, Order::Abort | Order::Complete);
+            if has_ended {
+                self.end().await;
+            }
+            let _ = answer.send(done);
+            if has_ended {
+                return;
+            }
+            pause = Duration::ZERO;
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.store.core().is_some_and(|core| !core.shared.closing.has_begun())
+    }
+
+    /// Says once why the other side is not followed up, and once that it is again.
+    fn tell(&self, error: Option<Error>) {
+        let mut told = self.shared.lock();
+        match (&told.last_error, &error) {
+            (None, Some(error)) => {
+                tracing::warn!(%error, "the other side of the migration is not followed up; trying again");
+            }
+            (Some(_), None) => {
+                tracing::info!("the other side of the migration is followed up again")
+            }
+            _ => {}
+        }
+        told.last_error = error;
+    }
+
+    fn mover(&self) -> Result<Mover> {
+        let (Some(core), Some(other)) = (self.store.core(), self.seat.beside()) else {
+            return Err(Error::new(ErrorKind::Unavailable, "the store was closed"));
+        };
+        let store = StoreHandle::of(core);
+        Ok(Mover::new(Side::open(&store), Side::closed(other.backend), self.options))
+    }
+
+    /// Does what is left to do, or some of it. Tells how many commits were sent.
+    async fn work(&self) -> Result<u64> {
+        let mover = self.mover()?;
+        let worked = self.work_by(&mover).await;
+        if let Err(error) = &worked
+            && *error.kind() == ErrorKind::OutcomeUnknown
+            && let Some(other) = self.seat.beside()
+        {
+            other.backend.reopen().await?;
+        }
+        worked
+    }
+
+    async fn work_by(&self, mover: &Mover) -> Result<u64> {
+        match mover.standing().await?.next {
+            Next::Served(Service::Alone { authority: Which::First }) => {
+                mover.ship(Which::First).await
+            }
+            Next::Fill => {
+                let rows = self.shared.copy.copied();
+                self.shared.lock().filling.get_or_insert((Instant::now(), rows));
+                mover.fill_counting(&self.shared.copy).await.map(|_| 1)
+            }
+            Next::Refused(refusal) => Err(refusal.error()),
+            // Whoever writes has to wait for that, so it is the writer's.
+            Next::Resume | Next::Served(_) => {
+                self.ask_writer(Moving::Settle(self.options)).await.map(|_| 1)
+            }
+        }
+    }
+
+    async fn ask_writer(&self, moving: Moving) -> Result<Duration> {
+        let Some(core) = self.store.core() else {
+            return Err(Error::new(ErrorKind::Unavailable, "the store was closed"));
+        };
+        StoreHandle::of(core).send(0, |answer| Request::Move(moving, answer)).await
+    }
+
+    async fn carry_out(&self, order: Order) -> Result<()> {
+        let mover = self.mover()?;
+        let pair = mover.look().await?;
+        let (Some(first), Some(second)) = (pair.first, pair.second) else {
+            return Err(Refusal::NobodyThere.error());
+        };
+        let is_target =
+            first.record.membership.is_some_and(|membership| membership.part == Part::Target);
+        tracing::info!(name: "migration_ordered", order = order.name(), "a step of the migration was asked for");
+        match order {
+            Order::HandOver { to } if (to == Part::Target) == is_target => {
+                Err(Refusal::NotNow(first, second).error())
+            }
+            Order::HandOver { .. } => {
+                let (before, began) = (first.place.position, Instant::now());
+                let prepared = mover.prepare().await;
+                let handed = match prepared {
+                    Ok(()) => self.ask_writer(Moving::HandOver(self.options)).await,
+                    Err(error) => Err(error),
+                };
+                let stall = match handed {
+                    Ok(stall) => stall,
+                    Err(error) if *error.kind() == ErrorKind::Busy => {
+                        let after =
+                            mover.look().await?.first.map_or(before, |it| it.place.position);
+                        let commits = after.get().saturating_sub(before.get());
+                        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                        let rate = commits.saturating_mul(1000) / millis.max(1);
+                        return Err(error.with("commits_per_second", rate));
+                    }
+                    Err(error) => return Err(error),
+                };
+                self.shared.lock().last_stall = Some(stall);
+                tracing::info!(
+                    name: "migration_handed_over",
+                    stall_us = u64::try_from(stall.as_micros()).unwrap_or(u64::MAX),
+                    "the network was handed over"
+                );
+                Ok(())
+            }
+            Order::Abort => mover.take(Event::Abort).await.map(drop),
+            Order::Complete if !is_target => Err(Refusal::NotNow(first, second).error()),
+            Order::Complete => {
+                mover.prepare().await?;
+                self.ask_writer(Moving::Complete(self.options)).await.map(drop)
+            }
+        }
+    }
+
+    /// The other side is let go of.
+    async fn end(&self) {
+        {
+            let mut told = self.shared.lock();
+            (told.ended, told.filling) = (true, None);
+        }
+        if let Some(other) = self.seat.put_beside(None)
+            && let Err(error) = other.backend.close().await
+        {
+            tracing::warn!(%error, "the other side of the migration is not closed in order");
+        }
+    }
+}

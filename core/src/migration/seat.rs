@@ -1,0 +1,176 @@
+//! The place of a store's backend, in which a migration puts another one while the store is open.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+
+use crate::backend::{
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, ConnectionObserver, Head,
+    Scan, ScanPage,
+};
+use crate::block::{EncodedBlock, Serial};
+use crate::error::Result;
+use crate::keys::KeyManager;
+use crate::options::Materialize;
+use crate::position::Epoch;
+use crate::schema::Schema;
+
+/// A database, and what a store needs to know of it.
+#[derive(Debug, Clone)]
+pub struct Occupant {
+    /// The database.
+    pub backend: Arc<dyn Backend>,
+    /// What changes its keys, if it is sealed.
+    pub keys: Option<Arc<dyn KeyManager>>,
+    /// When rows are written to its tables.
+    pub materialize: Materialize,
+}
+
+impl Occupant {
+    /// One without keys, whose rows are written in the background.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, keys: None, materialize: Materialize::default() }
+    }
+}
+
+/// A backend that is the one which sits in it. A store that is opened on a seat, and told so by
+/// [`StoreOptions::seat`](crate::options::StoreOptions::seat), can be moved to another database while it is
+/// open. The other side of a migration stands beside it, and is closed with it.
+#[derive(Debug)]
+pub struct Seat {
+    sitting: ArcSwap<Occupant>,
+    beside: Mutex<Option<Occupant>>,
+}
+
+impl Seat {
+    /// With this in it.
+    #[must_use]
+    pub fn new(occupant: Occupant) -> Arc<Self> {
+        Arc::new(Self { sitting: ArcSwap::from_pointee(occupant), beside: Mutex::default() })
+    }
+
+    /// What sits in it.
+    #[must_use]
+    pub fn sitting(&self) -> Arc<Occupant> {
+        self.sitting.load_full()
+    }
+
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.sitting.load().backend.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Occupant>> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The other side.
+    #[must_use]
+    pub fn beside(&self) -> Option<Occupant> {
+        self.lock().clone()
+    }
+
+    /// Has this be the other side. Gives what stood there.
+    pub fn put_beside(&self, other: Option<Occupant>) -> Option<Occupant> {
+        std::mem::replace(&mut *self.lock(), other)
+    }
+
+    /// The two change places. Does nothing if nothing stands beside it.
+    pub(crate) fn change_places(&self) {
+        let mut beside = self.lock();
+        if let Some(other) = beside.take() {
+            let before = self.sitting.swap(Arc::new(other));
+            *beside = Some(Occupant::clone(&before));
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Seat {
+    fn info(&self) -> BackendInfo {
+        self.backend().info()
+    }
+
+    async fn head(&self) -> Result<Head> {
+        self.backend().head().await
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.backend().migrate(target).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        self.backend().scan(scan).await
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.backend().blocks(after, limit).await
+    }
+
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        self.backend().await_change(at_most).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        self.backend().take_turn().await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        self.backend().end_turn().await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        self.backend().commit(commit).await
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        self.backend().confirm().await
+    }
+
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        self.backend().maintain(budget).await
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.backend().probe(epoch).await
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        self.backend().adopt(head).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        self.backend().reopen().await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.backend().verify().await
+    }
+
+    async fn attest(&self, state: &AttestedState) -> Result<Attestation> {
+        self.backend().attest(state).await
+    }
+
+    fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        self.backend().observe_connections(observer);
+    }
+
+    fn announce_close(&self) {
+        self.backend().announce_close();
+        if let Some(other) = self.beside() {
+            other.backend.announce_close();
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        let closed = self.backend().close().await;
+        if let Some(other) = self.put_beside(None)
+            && let Err(error) = other.backend.close().await
+        {
+            tracing::warn!(%error, "the other side of a migration is not closed in order");
+        }
+        closed
+    }
+}

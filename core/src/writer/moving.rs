@@ -1,0 +1,148 @@
+//! Moving the network to another database while the store is open. The writer does it between two commits:
+//! whoever writes meanwhile waits in the queue, and is served by the side that is written then.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Identity, Moving, Writer, read_only};
+use crate::backend::{BackendInfo, Head};
+use crate::checkpoint::{FlushBacklog, UnflushedAudit};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::consumers::Consumers;
+use crate::migration::{Mover, Next, Seat, Service, Side, Which};
+use crate::observe::system_name;
+
+impl Writer {
+    /// Gives how long nobody was served.
+    pub(super) async fn move_network(&mut self, moving: Moving) -> Result<Duration> {
+        if self.read_only {
+            return Err(read_only());
+        }
+        let (seat, mover) = self.both_sides(moving)?;
+        if let Some(fenced) = &self.fenced {
+            return Err(fenced.clone());
+        }
+        if self.poisoned {
+            self.reopen().await?;
+        }
+        let began = Instant::now();
+        let done = match moving {
+            Moving::HandOver(_) => mover.switch().await.map(drop),
+            Moving::Complete(_) => mover.complete().await.map(drop),
+            Moving::Settle(_) => mover.settle_anew().await.map(drop),
+        };
+        // Whatever came of it, the records say who is written.
+        let next = match &done {
+            Ok(()) => mover.settle().await,
+            Err(_) => mover.settle_anew().await,
+        };
+        let served = match next {
+            Ok(Next::Served(Service::Alone { authority: Which::First }) | Next::Fill) => {
+                self.serve_on().await
+            }
+            Ok(Next::Served(Service::Alone { authority: Which::Second })) => {
+                self.serve_from_other(&seat).await
+            }
+            Ok(_) => Err(unsettled()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::error!(%error, "the network is between two databases; nothing is written until that is settled");
+            self.shared.vital.note("migrate", &error);
+            self.moving = Some(unsettled().because(error.to_string()));
+            return Err(done.err().unwrap_or(error));
+        }
+        if self.moving.take().is_some() {
+            tracing::info!("the network is on one database again; writes are accepted");
+        }
+        done.map(|()| began.elapsed())
+    }
+
+    fn both_sides(&self, moving: Moving) -> Result<(Arc<Seat>, Mover)> {
+        let (Moving::HandOver(options) | Moving::Complete(options) | Moving::Settle(options)) =
+            moving;
+        let missing = || {
+            Error::new(
+                ErrorKind::Restricted,
+                "no other database stands beside the store; begin a migration first",
+            )
+        };
+        let seat = self.seat.clone().ok_or_else(missing)?;
+        let other = seat.beside().ok_or_else(missing)?;
+        let served = seat.sitting().backend.clone();
+        Ok((seat, Mover::new(Side::closed(served), Side::closed(other.backend), options)))
+    }
+
+    /// The same database is served; what its record says may be new.
+    async fn serve_on(&mut self) -> Result<()> {
+        let head = self.backend.head().await?;
+        self.require_same(&head)?;
+        self.take_over(&head).await
+    }
+
+    /// The other database is served from here on. It has what this one had, to the last commit.
+    async fn serve_from_other(&mut self, seat: &Seat) -> Result<()> {
+        let Some(other) = seat.beside() else { return Err(unsettled()) };
+        let head = other.backend.head().await?;
+        self.require_same(&head)?;
+        if head.checkpoint != head.serial {
+            return Err(Error::corrupt("the other side of the migration has blocks without rows")
+                .with("checkpoint", head.checkpoint)
+                .with("serial", head.serial));
+        }
+        other.backend.confirm().await?;
+        seat.change_places();
+        let BackendInfo { name, pinned, location, .. } = self.backend.info();
+        self.system = system_name(name);
+        self.is_pinned = pinned;
+        self.materialize = other.materialize;
+        self.identity = Identity::of(&head);
+        // Every row is in its tables.
+        self.checkpointer.backlog = FlushBacklog::default();
+        self.checkpointer.set_checkpoint(head.checkpoint);
+        self.checkpointer.set_oldest(head.oldest_block);
+        self.shared.vital.checkpointed(head.checkpoint);
+        self.wake_upkeep();
+        self.take_over(&head).await?;
+        let published = self.shared.published.load_full();
+        let fresh_at = self.elapsed();
+        self.publish_state(published.state.clone(), UnflushedAudit::default(), fresh_at);
+        tracing::info!(
+            name: "migration_served",
+            backend = name,
+            location = location.as_deref(),
+            epoch = head.epoch.get(),
+            position = head.position.get(),
+            "the store is served from the other database"
+        );
+        Ok(())
+    }
+
+    fn require_same(&self, head: &Head) -> Result<()> {
+        let state = self.state();
+        let (position, serial, hash) = (state.position(), state.serial(), state.hash());
+        if (head.position, head.serial, head.hash) == (position, serial, hash) {
+            return Ok(());
+        }
+        Err(Error::corrupt("the database does not stand where the store does")
+            .with("stored_position", head.position)
+            .with("position", position)
+            .with("stored_serial", head.serial)
+            .with("serial", serial))
+    }
+
+    async fn take_over(&mut self, head: &Head) -> Result<()> {
+        self.consumers = Consumers::read(self.backend.as_ref(), head).await?;
+        self.epoch = head.epoch;
+        self.shared.head.store(Arc::new(*head));
+        Ok(())
+    }
+}
+
+fn unsettled() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the network is between two databases, and one of them does not answer; writes are accepted again \
+         once it does, see `gwstore migrate status`",
+    )
+}

@@ -1,0 +1,397 @@
+//! A network that moves from one file to another while it is served, from the configuration: forth, back, to the end,
+//! and every way in which it is refused.
+#![cfg(all(feature = "libsql", feature = "zqlite"))]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ghostwire_store::config::{
+    BackendChoice, Config, LibsqlOptions, MigrationStage, NamedStore, ZqliteOptions,
+};
+use ghostwire_store::domain::{MetricPoint, NewPreAuthKey, NewUser, Sample, Timestamp};
+use ghostwire_store::migration::{Migrations, Stage, Status};
+use ghostwire_store::{Error, ErrorKind, Opener, Result, Store};
+
+const BY: &str = "ops";
+
+/// A network in a libsql file, that may move to a zqlite file.
+fn config(directory: &Path) -> Config {
+    let secret_key_file = Some(directory.join("key"));
+    let source = LibsqlOptions { path: directory.join("source.db"), ..LibsqlOptions::default() };
+    let path = directory.join("target.db");
+    let target = ZqliteOptions { path, sealed: false, ..ZqliteOptions::default() };
+    let target = NamedStore {
+        backend: BackendChoice::Zqlite(target),
+        secret_key_file: secret_key_file.clone(),
+    };
+    let mut config = Config {
+        backend: BackendChoice::Libsql(source),
+        secret_key_file,
+        other_stores: BTreeMap::from([("next".to_owned(), target)]),
+        ..Config::default()
+    };
+    config.migration.target = Some("next".to_owned());
+    // A busy machine is no reason for a test to fail.
+    config.migration.max_stall_ms = 60_000;
+    config.migration.copy_share = 100;
+    config
+}
+
+async fn open(config: &Config) -> (Arc<dyn Store>, Migrations) {
+    Opener::new(config).admin_socket_served(false).open_movable().await.unwrap()
+}
+
+fn point(second: i64) -> MetricPoint {
+    let at = Timestamp::from_millis(1_700_000_000_000 + second * 1_000).unwrap();
+    MetricPoint {
+        node: None,
+        metric: "load".parse().unwrap(),
+        at,
+        value: Sample::new(1.0).unwrap(),
+    }
+}
+
+async fn add(store: &dyn Store, name: &str) {
+    store.users().create(NewUser::local(name.parse().unwrap())).await.unwrap();
+}
+
+async fn filled(store: &dyn Store) {
+    for number in 0..50 {
+        add(store, &format!("user-{number}")).await;
+    }
+    store.metrics().record_many((0..500).map(point).collect()).await.unwrap();
+}
+
+async fn reaches(migrations: &Migrations, stage: Stage) -> Status {
+    loop {
+        let status = migrations.status().await.unwrap();
+        assert_eq!(status.last_error, None);
+        if status.stage == stage {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn refused<T>(outcome: Result<T>, kind: ErrorKind, says: &str) -> Error {
+    let Err(error) = outcome else { panic!("it was not refused: {says}") };
+    assert_eq!(*error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(says), "{error}");
+    error
+}
+
+/// Somebody who writes all the time, and is never told no.
+struct Writing {
+    ends: Arc<AtomicBool>,
+    written: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Writing {
+    fn begin(store: &Arc<dyn Store>) -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let (store, until) = (store.clone(), ends.clone());
+        let written = tokio::spawn(async move {
+            let mut written = Vec::new();
+            while !until.load(Ordering::Relaxed) {
+                let name = format!("busy-{}", written.len());
+                add(store.as_ref(), &name).await;
+                store.metrics().record(point(1_000 + written.len() as i64)).await.unwrap();
+                if written.len() % 9 == 0 {
+                    store.metrics().prune(point(written.len() as i64).at).await.unwrap();
+                }
+                written.push(name);
+            }
+            written
+        });
+        Self { ends, written }
+    }
+
+    async fn end(self) -> Vec<String> {
+        self.ends.store(true, Ordering::Relaxed);
+        self.written.await.unwrap()
+    }
+}
+
+fn has(store: &dyn Store, name: &str) -> bool {
+    store.view().users().iter().any(|user| user.name.as_str() == name)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_moves_under_load_goes_back_and_moves_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    let (_, secret) = store.preauth_keys().create(NewPreAuthKey::default()).await.unwrap();
+    let writing = Writing::begin(&store);
+    let watched = store.view().serial();
+    assert_eq!(migrations.plan().await.unwrap().refused, None);
+    migrations.start(BY).await.unwrap();
+    reaches(&migrations, Stage::Mirror).await;
+    // The same handle, before and after: nobody has to open anything.
+    for (stage, backend) in [(Stage::TargetReads, "zqlite"), (Stage::Mirror, "libsql")] {
+        let status = match stage {
+            Stage::TargetReads => migrations.advance(BY).await.unwrap(),
+            _ => migrations.back(BY).await.unwrap(),
+        };
+        assert_eq!(status.stage, stage);
+        let info = store.info();
+        assert_eq!(info.backend.name, backend);
+        assert_eq!(info.epoch.get(), if backend == "zqlite" { 1 } else { 2 });
+        add(store.as_ref(), &format!("on-{backend}")).await;
+        store.verify().await.unwrap();
+    }
+    migrations.advance(BY).await.unwrap();
+    let written = writing.end().await;
+    assert!(written.len() > 3, "{}", written.len());
+    // Every commit came once and in order, whichever side had it.
+    let mut commits = store.watch(watched);
+    let last = store.view().serial();
+    let mut next = watched;
+    while next < last {
+        let commit = futures_util::StreamExt::next(&mut commits).await.unwrap().unwrap();
+        next = next.next();
+        assert_eq!(commit.serial, next);
+    }
+    drop(commits);
+    migrations.finish(BY).await.unwrap();
+    refused(migrations.back(BY).await, ErrorKind::NotFound, "no migration");
+    refused(migrations.status().await, ErrorKind::NotFound, "no migration");
+    add(store.as_ref(), "alone").await;
+    let digests = store.digests().await.unwrap();
+    store.close().await.unwrap();
+    // The same configuration: the records say which one is served.
+    let (store, migrations) = open(&config).await;
+    assert_eq!(store.info().backend.name, "zqlite");
+    refused(migrations.status().await, ErrorKind::NotFound, "no migration");
+    assert_eq!(store.digests().await.unwrap(), digests);
+    for name in written.iter().map(String::as_str).chain(["on-zqlite", "on-libsql", "alone"]) {
+        assert!(has(store.as_ref(), name), "{name}");
+    }
+    store.preauth_keys().authenticate(secret.expose()).await.unwrap();
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
+    // The target alone, as the configuration is once the source is gone.
+    let alone =
+        Config { migration: Config::default().migration, ..config.for_store("next").unwrap() };
+    let store = Opener::new(&alone).open().await.unwrap();
+    assert_eq!(store.digests().await.unwrap(), digests);
+    store.close().await.unwrap();
+    // The source is nobody's store.
+    let source = Config { migration: Config::default().migration, ..config.clone() };
+    refused(Opener::new(&source).open().await, ErrorKind::Restricted, "retired");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_opens_both_goes_on_where_it_was_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (mut store, mut migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    migrations.start(BY).await.unwrap();
+    // Closed while it copies, and at each stage.
+    for (stage, backend) in
+        [(Stage::Mirror, "libsql"), (Stage::TargetReads, "zqlite"), (Stage::Mirror, "libsql")]
+    {
+        store.close().await.unwrap();
+        (store, migrations) = open(&config).await;
+        let found = store.info().backend.name;
+        match (stage, found) {
+            (Stage::Mirror, "zqlite") => drop(migrations.back(BY).await.unwrap()),
+            (Stage::TargetReads, _) => drop(migrations.advance(BY).await.unwrap()),
+            _ => {}
+        }
+        reaches(&migrations, stage).await;
+        assert_eq!(store.info().backend.name, backend);
+        add(store.as_ref(), &format!("at-{}-{found}", stage.name())).await;
+        store.verify().await.unwrap();
+    }
+    let digests = store.digests().await.unwrap();
+    migrations.advance(BY).await.unwrap();
+    assert_eq!(store.digests().await.unwrap(), digests);
+    store.close().await.unwrap();
+    // One side alone: the one that follows is no store, and the other serves.
+    let without =
+        |config: &Config| Config { migration: Config::default().migration, ..config.clone() };
+    let error = refused(
+        Opener::new(&without(&config)).open().await,
+        ErrorKind::Unavailable,
+        "passive(async)",
+    );
+    assert!(error.to_string().contains("other side"), "{error}");
+    let target = without(&config.for_store("next").unwrap());
+    let alone = Opener::new(&target).open().await.unwrap();
+    add(alone.as_ref(), "alone").await;
+    alone.close().await.unwrap();
+    // Read-only it is the side that is served, too.
+    let reader = Opener::new(&config).read_only(true).open().await.unwrap();
+    assert_eq!(reader.info().backend.name, "zqlite");
+    assert!(has(reader.as_ref(), "alone"));
+    reader.close().await.unwrap();
+    // What was written alone is sent once both are there.
+    let (store, migrations) = open(&config).await;
+    migrations.back(BY).await.unwrap();
+    assert_eq!(store.info().backend.name, "libsql");
+    assert!(has(store.as_ref(), "alone"));
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_is_given_up_is_not_taken_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    migrations.start(BY).await.unwrap();
+    reaches(&migrations, Stage::Mirror).await;
+    migrations.abort(BY).await.unwrap();
+    add(store.as_ref(), "goes-on").await;
+    refused(migrations.start(BY).await, ErrorKind::Restricted, "not empty");
+    assert!(migrations.plan().await.unwrap().refused.unwrap().contains("not empty"));
+    store.close().await.unwrap();
+    let (store, migrations) = open(&config).await;
+    assert_eq!(store.info().backend.name, "libsql");
+    refused(migrations.advance(BY).await, ErrorKind::NotFound, "no migration");
+    for file in ["target.db", "target.db-wal", "target.db-shm", "target.db.lock"] {
+        let _ = std::fs::remove_file(directory.path().join(file));
+    }
+    migrations.start(BY).await.unwrap();
+    reaches(&migrations, Stage::Mirror).await;
+    migrations.advance(BY).await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_done_at_a_stage_is_refused_with_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    for outcome in [migrations.advance(BY).await, migrations.back(BY).await] {
+        refused(outcome, ErrorKind::NotFound, "no migration");
+    }
+    migrations.start(BY).await.unwrap();
+    refused(migrations.start("somebody").await, ErrorKind::Busy, "under way");
+    reaches(&migrations, Stage::Mirror).await;
+    refused(migrations.back(BY).await, ErrorKind::Restricted, "another stage");
+    refused(migrations.finish(BY).await, ErrorKind::Restricted, "another stage");
+    migrations.advance(BY).await.unwrap();
+    refused(migrations.advance(BY).await, ErrorKind::Restricted, "another stage");
+    refused(migrations.abort(BY).await, ErrorKind::Restricted, "cannot be aborted");
+    store.close().await.unwrap();
+    // The furthest stage of the configuration holds.
+    config.migration.stage = MigrationStage::TargetReads;
+    let (store, migrations) = open(&config).await;
+    refused(migrations.finish(BY).await, ErrorKind::Restricted, "migration.stage");
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_that_takes_too_long_is_taken_back_and_nobody_is_told_no() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    migrations.start(BY).await.unwrap();
+    reaches(&migrations, Stage::Mirror).await;
+    store.close().await.unwrap();
+    // A commit to each of two files takes longer than no time at all.
+    let mut hurried = config.clone();
+    hurried.migration.max_stall_ms = 0;
+    let (store, migrations) = open(&hurried).await;
+    let writing = Writing::begin(&store);
+    let error = refused(migrations.advance(BY).await, ErrorKind::Busy, "max_stall_ms");
+    assert!(error.to_string().contains("commits_per_second"), "{error}");
+    let written = writing.end().await;
+    let status = migrations.status().await.unwrap();
+    assert_eq!((status.stage, store.info().backend.name), (Stage::Mirror, "libsql"));
+    assert!(written.iter().all(|name| has(store.as_ref(), name)));
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
+    let (store, migrations) = open(&config).await;
+    migrations.advance(BY).await.unwrap();
+    assert!(written.iter().all(|name| has(store.as_ref(), name)));
+    store.close().await.unwrap();
+}
+
+/// Every one of them leaves the source as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_target_is_refused_before_anything_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let good = config(directory.path());
+    let (store, _) = open(&good).await;
+    filled(store.as_ref()).await;
+    store.close().await.unwrap();
+    let at = |change: &dyn Fn(&mut NamedStore)| {
+        let mut config = good.clone();
+        config.other_stores.values_mut().for_each(change);
+        config
+    };
+    // The same database by another name.
+    let link = directory.path().join("link.db");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(directory.path().join("source.db"), &link).unwrap();
+    let same = at(&|target| {
+        let options = LibsqlOptions { path: link.clone(), ..LibsqlOptions::default() };
+        target.backend = BackendChoice::Libsql(options);
+    });
+    let error = Opener::new(&same).open_movable().await.unwrap_err();
+    assert!(
+        matches!(
+            error.kind(),
+            ErrorKind::Busy | ErrorKind::Restricted | ErrorKind::InvalidArgument
+        ),
+        "{error}"
+    );
+    // A network of its own.
+    let other = directory.path().join("other.db");
+    let foreign = at(&|target| {
+        let options = LibsqlOptions { path: other.clone(), ..LibsqlOptions::default() };
+        target.backend = BackendChoice::Libsql(options);
+    });
+    let owner =
+        Config { migration: Config::default().migration, ..foreign.for_store("next").unwrap() };
+    let store = Opener::new(&owner).open().await.unwrap();
+    add(store.as_ref(), "somebody-else").await;
+    store.close().await.unwrap();
+    // Another hash key, and none.
+    let wrong = directory.path().join("wrong");
+    std::fs::write(&wrong, "77".repeat(32) + "\n").unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let other_key = at(&|target| target.secret_key_file = Some(wrong.clone()));
+    let no_key = at(&|target| target.secret_key_file = Some(directory.path().join("none")));
+    let own_key = at(&|target| target.secret_key_file = None);
+    for (config, kind, says) in [
+        (&foreign, ErrorKind::Restricted, "not empty"),
+        (&other_key, ErrorKind::Crypto, "another hash key"),
+        (&no_key, ErrorKind::Crypto, "not there"),
+        (&own_key, ErrorKind::Crypto, "secret_key_file"),
+    ] {
+        let (store, migrations) = open(config).await;
+        assert!(migrations.plan().await.unwrap().refused.unwrap().contains(says), "{says}");
+        refused(migrations.start(BY).await, kind, says);
+        assert!(store.consumers().list().await.unwrap().is_empty());
+        add(store.as_ref(), &format!("after-{}", store.view().users().len())).await;
+        store.close().await.unwrap();
+    }
+    assert!(!directory.path().join("target.db").exists());
+    // No target is configured.
+    let none = Config { migration: Config::default().migration, ..good.clone() };
+    let (store, migrations) = open(&none).await;
+    refused(migrations.start(BY).await, ErrorKind::Restricted, "migration.target");
+    store.close().await.unwrap();
+    // What was not written to has nothing to move.
+    let empty = tempfile::tempdir().unwrap();
+    let (store, migrations) = open(&config(empty.path())).await;
+    refused(migrations.start(BY).await, ErrorKind::Unsupported, "nothing was written");
+    store.close().await.unwrap();
+}
