@@ -291,34 +291,6 @@ async fn what_cannot_be_done_at_a_stage_is_refused_with_the_reason() {
     store.close().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hand_over_that_takes_too_long_is_taken_back_and_nobody_is_told_no() {
-    let directory = tempfile::tempdir().unwrap();
-    let config = config(directory.path());
-    let (store, migrations) = open(&config).await;
-    filled(store.as_ref()).await;
-    migrations.start(BY).await.unwrap();
-    reaches(&migrations, Stage::Mirror).await;
-    store.close().await.unwrap();
-    // A commit to each of two files takes longer than no time at all.
-    let mut hurried = config.clone();
-    hurried.migration.max_stall_ms = 0;
-    let (store, migrations) = open(&hurried).await;
-    let writing = Writing::begin(&store);
-    let error = refused(migrations.advance(BY).await, ErrorKind::Busy, "max_stall_ms");
-    assert!(error.to_string().contains("commits_per_second"), "{error}");
-    let written = writing.end().await;
-    let status = migrations.status().await.unwrap();
-    assert_eq!((status.stage, store.info().backend.name), (Stage::Mirror, "libsql"));
-    assert!(written.iter().all(|name| has(store.as_ref(), name)));
-    store.verify().await.unwrap();
-    store.close().await.unwrap();
-    let (store, migrations) = open(&config).await;
-    migrations.advance(BY).await.unwrap();
-    assert!(written.iter().all(|name| has(store.as_ref(), name)));
-    store.close().await.unwrap();
-}
-
 /// Every one of them leaves the source as it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_target_is_refused_before_anything_changes() {

@@ -34,6 +34,10 @@ impl Writer {
         // Whatever came of it, the records say who is written.
         let next = match &done {
             Ok(()) => mover.settle().await,
+            // Refused before anything was written, or taken back.
+            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Restricted) => {
+                mover.settle().await
+            }
             Err(_) => mover.settle_anew().await,
         };
         let served = match next {

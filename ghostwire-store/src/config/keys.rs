@@ -19,8 +19,6 @@ pub(super) struct Key {
     /// What holds while there is no value and no default.
     pub(super) unset: &'static str,
     pub(super) place: Place,
-    /// Set if further values are planned: why they are refused today.
-    pub(super) not_yet: Option<&'static str>,
     pub(super) access: Access,
 }
 
@@ -59,7 +57,7 @@ impl Key {
     const fn field(path: &'static str, kind: Kind, help: &'static str, get: Get, set: Set) -> Self {
         let access = Access::Field { get, set, derive: |_| None };
         let place = Place::Everywhere;
-        Self { path, kind, help, unset: "", place, not_yet: None, access }
+        Self { path, kind, help, unset: "", place, access }
     }
 
     const fn store(
@@ -71,7 +69,7 @@ impl Key {
     ) -> Self {
         let access = Access::Store { get, set, derive: |_| None };
         let place = Place::Everywhere;
-        Self { path, kind, help, unset: "", place, not_yet: None, access }
+        Self { path, kind, help, unset: "", place, access }
     }
 
     const fn switch(
@@ -81,7 +79,7 @@ impl Key {
         unset: &'static str,
     ) -> Self {
         let place = Place::Everywhere;
-        Self { path, kind, help, unset, place, not_yet: None, access: Access::Switch }
+        Self { path, kind, help, unset, place, access: Access::Switch }
     }
 
     const fn unless_set(mut self, unset: &'static str) -> Self {
@@ -105,11 +103,6 @@ impl Key {
 
     const fn only(mut self, place: Place) -> Self {
         self.place = place;
-        self
-    }
-
-    const fn others_later(mut self, explanation: &'static str) -> Self {
-        self.not_yet = Some(explanation);
         self
     }
 

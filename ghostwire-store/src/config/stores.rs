@@ -16,7 +16,7 @@ use super::names::BackendKind;
 use super::names::Role;
 use super::origin::Origin;
 use super::source::Node;
-use super::types::{BackendChoice, Config, DEFAULT_STORE, NamedStore, Roles};
+use super::types::{BackendChoice, Config, DEFAULT_STORE, Migration, NamedStore, Roles};
 use super::value::{self, Kind, Value};
 
 /// The key without which a store beside others does not exist.
@@ -275,6 +275,8 @@ impl Config {
             secret_key_file,
             other_stores: stores,
             roles: Roles::default(),
+            // What moves is the store that the configuration chose.
+            migration: Migration { target: None, ..self.migration.clone() },
             ..self.clone()
         })
     }

@@ -124,7 +124,7 @@ impl<'c> Opener<'c> {
 
     /// Opens the target of a migration that begins, and makes it where there is none.
     pub(crate) async fn open_target(&self, keys: Option<&HashKeys>) -> Result<Occupant> {
-        let key = self.require_key(keys)?;
+        let key = self.key_of_target(keys)?;
         let made = self.prepare()?;
         let beneath = self.open_beneath(Some(&key)).await?;
         made.keep();
@@ -140,7 +140,11 @@ impl<'c> Opener<'c> {
 
     /// The key that the source's credentials are hashed with has to be the target's, or nobody who has one
     /// could log in after the move.
-    pub(crate) fn require_key(&self, keys: Option<&HashKeys>) -> Result<Key> {
+    pub(crate) fn require_key(&self, keys: Option<&HashKeys>) -> Result<()> {
+        self.key_of_target(keys).map(drop)
+    }
+
+    fn key_of_target(&self, keys: Option<&HashKeys>) -> Result<Key> {
         let name = &self.config.store;
         let help = |error: Error| {
             error.with(

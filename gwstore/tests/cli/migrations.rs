@@ -1,0 +1,137 @@
+//! `gwstore migrate`, on a network that is served and on one that is not.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::serve::Server;
+use crate::support::Place;
+
+/// A network on libsql that may move to a sealed zqlite store.
+fn place() -> Place {
+    let place = Place::new();
+    place.init("libsql");
+    place.write(
+        "feature-flags.toml",
+        "[development.stores.main]\n\
+         backend = 'libsql'\n\
+         path = 'libsql.db'\n\
+         [development.stores.next]\n\
+         backend = 'zqlite'\n\
+         path = 'next.db'\n\
+         secret_key_file = 'libsql.db.key'\n\
+         [development.migration]\n\
+         target = 'next'\n\
+         max_stall_ms = 60000\n",
+    );
+    place
+}
+
+fn status(place: &Place) -> Value {
+    place.run("migrate status --json").ok().json()
+}
+
+#[track_caller]
+fn stands(place: &Place, stage: &str, served: &str) {
+    let status = status(place);
+    assert_eq!((&status["stage"], &status["served"]), (&stage.into(), &served.into()), "{status}");
+}
+
+fn add(place: &Place, name: &str) {
+    place.run(&format!("user create {name}")).ok();
+}
+
+#[track_caller]
+fn has(place: &Place, names: &[&str]) {
+    place.run("list users").ok().says(names);
+}
+
+#[test]
+fn a_served_network_moves_is_killed_goes_back_and_moves_for_good() {
+    let place = place();
+    add(&place, "anna");
+    let server = Server::ready(&place, "libsql", "");
+    place.run("migrate status").ok().says(&["No migration", "next"]);
+    place.run("migrate plan").ok().says(&[
+        "main (libsql)",
+        "next (zqlite, sealed)",
+        "It can begin",
+    ]);
+    assert!(!place.file("next.db").exists());
+    for early in ["migrate advance", "migrate back", "migrate finish --yes", "migrate abort --yes"]
+    {
+        place.run(early).refused(&["no migration of this store is under way"]);
+    }
+    place.run("migrate start --wait").ok().says(&["mirror", "migrate advance"]);
+    place.run("migrate start").refused(&["a migration of this store is under way"]);
+    stands(&place, "mirror", "source");
+    place.run("migrate finish").refused(&["confirmation"]);
+    place.run("migrate advance").ok().says(&["target-reads", "nobody was served for"]);
+    stands(&place, "target-reads", "target");
+    add(&place, "berta");
+    has(&place, &["anna", "berta"]);
+    // Killed, the records say which one is served.
+    server.signal(Signal::KILL);
+    drop(server);
+    has(&place, &["anna", "berta"]);
+    add(&place, "carla");
+    stands(&place, "target-reads", "target");
+    let server = Server::ready(&place, "libsql", "");
+    stands(&place, "target-reads", "target");
+    place.run("migrate back").ok().says(&["mirror"]);
+    add(&place, "doris");
+    place.run("migrate abort").refused(&["confirmation"]);
+    place.run("migrate advance").ok();
+    place.run("migrate finish --yes").ok().says(&["target alone", "libsql.db", "migration.target"]);
+    has(&place, &["anna", "berta", "carla", "doris"]);
+    place.run("migrate back").refused(&["no migration"]);
+    place.run("verify").ok();
+    server.end();
+    has(&place, &["anna", "berta", "carla", "doris"]);
+    // As the last command says.
+    let flags = fs::read_to_string(place.file("feature-flags.toml")).unwrap();
+    let flags = flags.replace("target = 'next'\n", "");
+    place.write("feature-flags.toml", flags);
+    place.run("--store next list users").ok().says(&["doris"]);
+    place.run("--store main list users").refused(&["retired"]);
+    for action in ["start", "advance", "back", "finish"] {
+        place.run("--store next list audit").ok().says(&[&format!("migration.{action}")]);
+    }
+}
+
+#[test]
+fn a_network_that_nobody_serves_moves_by_the_command_itself() {
+    let place = place();
+    add(&place, "anna");
+    place.run("migrate start").ok().says(&["mirror"]);
+    place.run("migrate advance").ok().says(&["target-reads"]);
+    add(&place, "berta");
+    place.run("migrate back").ok();
+    place.run("migrate abort --yes").ok().says(&["given up"]);
+    has(&place, &["anna", "berta"]);
+    place.run("migrate plan").refused(&["not empty"]);
+    place.run("migrate start").refused(&["not empty"]);
+    place.run("migrate status").ok().says(&["No migration"]);
+}
+
+#[test]
+fn without_a_target_nothing_moves() {
+    let place = Place::new();
+    place.init("libsql");
+    place.on("libsql", "user create anna").ok();
+    place.on("libsql", "migrate status").ok().says(&["migration.target"]);
+    for command in ["migrate plan", "migrate start"] {
+        place.on("libsql", command).refused(&["migration.target", "names no target"]);
+    }
+    // The key of the source is the target's, or credentials would fail.
+    place.write(
+        "feature-flags.toml",
+        "[development.stores.main]\nbackend = 'libsql'\npath = 'libsql.db'\n\
+         [development.stores.next]\nbackend = 'zqlite'\npath = 'next.db'\n\
+         [development.migration]\ntarget = 'next'\n",
+    );
+    place.run("migrate plan").refused(&["stores.next.secret_key_file"]);
+    place.run("migrate start").refused(&["stores.next.secret_key_file"]);
+    assert!(!place.file("next.db").exists() && !place.file("next.db.keyring").exists());
+}
