@@ -95,13 +95,13 @@ async fn count(backend: &dyn Backend, pace: &mut Pace) -> Result<u64> {
             let range = KeyRange { table, from, to: None };
             let page = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
             rows += page.rows.len() as u64;
-            pace.rest().await;
             match page.rows.last() {
                 Some(last) if page.rows.len() == ROWS_PER_READ => {
-                    from = last.key.clone().successor()
+                    from = last.key.clone().successor();
                 }
                 _ => break,
             }
+            pace.rest().await;
         }
     }
     Ok(rows)

@@ -1,5 +1,8 @@
 //! Moving a network from one database to another while it is written.
 
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
 use ghostwire_store_core::migration::{
     CopyOptions, Event, Migration, MoveOptions, Mover, Next, Occupant, Role, Seat, Service, Side,
     Stage, Which,
@@ -158,6 +161,30 @@ async fn a_network_that_is_written_moves_and_nothing_is_lost(env: &mut TestEnv) 
     moved(env, &source, &target).await;
 }
 
+const BROKEN_OFF: &str = "so many commits, and no more";
+
+/// Takes so many commits.
+#[derive(Debug)]
+struct Breaking {
+    inner: Arc<dyn Backend>,
+    left: AtomicU32,
+}
+
+#[async_trait]
+impl Layer for Breaking {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        match taken {
+            Ok(_) => self.inner.commit(commit).await,
+            Err(_) => Err(Error::new(Unavailable, BROKEN_OFF)),
+        }
+    }
+}
+
 async fn a_copy_that_is_broken_off_anywhere_goes_on(env: &mut TestEnv) {
     let source = Source::filled(env).await;
     let mut target = env.open_backend().await;
@@ -166,23 +193,15 @@ async fn a_copy_that_is_broken_off_anywhere_goes_on(env: &mut TestEnv) {
     }
     let mut round = 0;
     loop {
-        let mover = source.to(&target, in_steps());
-        // After so many steps of its own the copy is given up, wherever it is; later each time, or the writes
-        // would always be ahead.
-        let mut fill = Box::pin(mover.fill());
-        let mut filled = None;
-        for _ in 0..=round % 7 + round / 3 {
-            filled = (&mut fill).now_or_never();
-            if filled.is_some() {
-                break;
-            }
-            tokio::task::yield_now().await;
+        // After so many commits the copy is given up, wherever it is; later each time, or the writes would
+        // always be ahead.
+        let left = AtomicU32::new(1 + round % 7 + round / 2);
+        let breaking: Arc<dyn Backend> = Arc::new(Breaking { inner: target.clone(), left });
+        match source.to(&breaking, in_steps()).fill().await {
+            Ok(_) => break,
+            Err(error) => assert!(error.to_string().contains(BROKEN_OFF), "{error}"),
         }
-        drop(fill);
-        if let Some(filled) = filled {
-            filled.unwrap();
-            break;
-        }
+        drop(breaking);
         write(&source.store, round).await;
         if round % 4 == 1 {
             source.store.checkpoint().await.unwrap();
@@ -190,6 +209,7 @@ async fn a_copy_that_is_broken_off_anywhere_goes_on(env: &mut TestEnv) {
         target = env.reload_backend(target).await;
         round += 1;
     }
+    assert!(round > 20, "{round}");
     let mover = source.to(&target, in_steps());
     mover.hand_over().await.unwrap();
     moved(env, &source, &target).await;
