@@ -17,7 +17,6 @@
 //! # }
 //! ```
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,8 +132,9 @@ impl Migrations {
 
     /// The file of the store that is served.
     #[cfg(all(feature = "admin", unix))]
-    pub(crate) fn served_path(&self) -> Option<PathBuf> {
-        self.0.seat.info().file.and(self.0.seat.info().location).map(PathBuf::from)
+    pub(crate) fn served_path(&self) -> Option<std::path::PathBuf> {
+        let info = self.0.seat.info();
+        info.file.and(info.location).map(Into::into)
     }
 
     fn store(&self) -> Result<Arc<dyn Store>> {
