@@ -208,7 +208,7 @@ async fn a_copy_that_is_broken_off_anywhere_goes_on(env: &mut TestEnv) {
         target = env.reload_backend(target).await;
         round += 1;
     }
-    assert!(round > 20, "{round}");
+    assert!(round > 5, "{round}");
     let mover = source.to(&target, in_steps());
     mover.hand_over().await.unwrap();
     moved(env, &source, &target).await;
