@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::copy::CopyProgress;
-use super::mover::{MoveOptions, Mover, Next};
+use super::mover::{MoveOptions, Mover, Next, Standing};
 use super::record::{Part, Role};
 use super::refusal::Refusal;
 use super::seat::{Occupant, Seat};
@@ -498,7 +498,12 @@ impl Driver {
     }
 
     async fn work_by(&self, mover: &Mover) -> Result<u64> {
-        match mover.standing().await?.next {
+        if !self.seat.is_settled() {
+            return self.settle().await;
+        }
+        let Standing { pair, next } = mover.standing().await?;
+        let serves_alone = pair.first.is_some_and(|seen| seen.record.role.serves_alone());
+        match next {
             Next::Served(Service::Alone { authority: Which::First }) => {
                 mover.ship(Which::First).await
             }
@@ -508,11 +513,15 @@ impl Driver {
                 mover.fill_counting(&self.shared.copy).await.map(|_| 1)
             }
             Next::Refused(refusal) => Err(refusal.error()),
+            // Nobody has to wait for what is left to do at the other side.
+            Next::Resume if serves_alone => mover.resume().await.map(|_| 1),
             // Whoever writes has to wait for that, so it is the writer's.
-            Next::Resume | Next::Served(_) => {
-                self.ask_writer(Moving::Settle(self.options)).await.map(|_| 1)
-            }
+            Next::Resume | Next::Served(_) => self.settle().await,
         }
+    }
+
+    async fn settle(&self) -> Result<u64> {
+        self.ask_writer(Moving::Settle(self.options)).await.map(|_| 1)
     }
 
     async fn ask_writer(&self, moving: Moving) -> Result<Duration> {
@@ -562,13 +571,24 @@ impl Driver {
                 );
                 Ok(())
             }
-            Order::Abort => mover.take(Event::Abort).await.map(drop),
+            Order::Abort => self.abort(&mover).await,
             Order::Complete if !is_target => Err(Refusal::NotNow(first, second).error()),
             Order::Complete => {
                 mover.prepare().await?;
                 self.ask_writer(Moving::Complete(self.options)).await.map(drop)
             }
         }
+    }
+
+    /// Once the source's record says that the target is given up, it is, whether or not the target could be
+    /// told. Opened beside the source it learns of it.
+    async fn abort(&self, mover: &Mover) -> Result<()> {
+        let Err(error) = mover.take(Event::Abort).await else { return Ok(()) };
+        if self.seat.sitting().backend.head().await?.membership.is_some() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "the target was given up, and could not be told");
+        Ok(())
     }
 
     /// The other side is let go of.

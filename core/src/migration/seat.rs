@@ -1,5 +1,6 @@
 //! The place of a store's backend, in which a migration puts another one while the store is open.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,13 +44,19 @@ impl Occupant {
 pub struct Seat {
     sitting: ArcSwap<Occupant>,
     beside: Mutex<Option<Occupant>>,
+    /// The writer refuses writes until somebody has it settle which side is written.
+    is_unsettled: AtomicBool,
 }
 
 impl Seat {
     /// With this in it.
     #[must_use]
     pub fn new(occupant: Occupant) -> Arc<Self> {
-        Arc::new(Self { sitting: ArcSwap::from_pointee(occupant), beside: Mutex::default() })
+        Arc::new(Self {
+            sitting: ArcSwap::from_pointee(occupant),
+            beside: Mutex::default(),
+            is_unsettled: AtomicBool::new(false),
+        })
     }
 
     /// What sits in it.
@@ -75,6 +82,14 @@ impl Seat {
     /// Has this be the other side. Gives what stood there.
     pub fn put_beside(&self, other: Option<Occupant>) -> Option<Occupant> {
         std::mem::replace(&mut *self.lock(), other)
+    }
+
+    pub(crate) fn set_settled(&self, is_settled: bool) {
+        self.is_unsettled.store(!is_settled, Ordering::Release);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.is_unsettled.load(Ordering::Acquire)
     }
 
     /// The two change places. Does nothing if nothing stands beside it.

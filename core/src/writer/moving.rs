@@ -47,15 +47,14 @@ impl Writer {
             Ok(Next::Served(Service::Alone { authority: Which::Second })) => {
                 self.serve_from_other(&seat).await
             }
-            Ok(_) => Err(unsettled()),
-            Err(error) => Err(error),
+            Ok(_) => self.serve_by_itself(unsettled()).await,
+            Err(error) => self.serve_by_itself(error).await,
         };
         if let Err(error) = served {
-            tracing::error!(%error, "the network is between two databases; nothing is written until that is settled");
-            self.shared.vital.note("migrate", &error);
-            self.moving = Some(unsettled().because(error.to_string()));
+            self.refuse_until_settled(&seat, &error);
             return Err(done.err().unwrap_or(error));
         }
+        seat.set_settled(true);
         if self.moving.take().is_some() {
             tracing::info!("the network is on one database again; writes are accepted");
         }
@@ -75,6 +74,27 @@ impl Writer {
         let other = seat.beside().ok_or_else(missing)?;
         let served = seat.sitting().backend.clone();
         Ok((seat, Mover::new(Side::closed(served), Side::closed(other.backend), options)))
+    }
+
+    /// Serves on if the record of the database that is served says so by itself, whatever became of the
+    /// other one.
+    async fn serve_by_itself(&mut self, reason: Error) -> Result<()> {
+        let head = self.backend.reopen().await?;
+        if !head.record().role.serves_alone() {
+            return Err(reason);
+        }
+        tracing::warn!(
+            error = %reason,
+            "the other side of the migration fails; the side that is served goes on alone"
+        );
+        self.serve_on().await
+    }
+
+    fn refuse_until_settled(&mut self, seat: &Seat, error: &Error) {
+        tracing::error!(%error, "the network is between two databases; nothing is written until that is settled");
+        self.shared.vital.note("migrate", error);
+        self.moving = Some(unsettled().because(error.to_string()));
+        seat.set_settled(false);
     }
 
     /// The same database is served; what its record says may be new.

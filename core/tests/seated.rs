@@ -1,0 +1,165 @@
+//! An open store that moves to another database which fails, is slow or hangs.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ghostwire_store_core::backend::{Backend, Commit, Head};
+use ghostwire_store_core::domain::{MigrationId, NewUser, StoreId};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::layer::Layer;
+use ghostwire_store_core::migration::{
+    Migration, MoveOptions, Occupant, Role, Seat, Stage, Status,
+};
+use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::{Store, open};
+use ghostwire_store_memory::MemoryBackend;
+
+const MIGRATION: MigrationId = MigrationId::from_bytes([3; 16]);
+
+/// What a database does wrong.
+#[derive(Debug, Default)]
+struct Wrongs {
+    adopts: AtomicBool,
+    commits: AtomicBool,
+    probes: AtomicBool,
+    /// Every roles that was written.
+    roles: Mutex<Vec<Role>>,
+}
+
+/// A database that fails as it is told.
+#[derive(Debug, Clone)]
+struct Failing {
+    inner: MemoryBackend,
+    wrongs: Arc<Wrongs>,
+}
+
+impl Failing {
+    fn new(number: u8) -> Self {
+        let inner = MemoryBackend::new(StoreId::from_bytes([number; 16]));
+        Self { inner, wrongs: Arc::default() }
+    }
+
+    fn fail(&self, which: impl Fn(&Wrongs) -> &AtomicBool, fails: bool) {
+        which(&self.wrongs).store(fails, Ordering::SeqCst);
+    }
+
+    async fn role(&self) -> Role {
+        self.inner.head().await.unwrap().record().role
+    }
+
+    fn was(&self, role: Role) -> bool {
+        self.wrongs.roles.lock().unwrap().contains(&role)
+    }
+}
+
+fn check(fails: &AtomicBool) -> Result<()> {
+    match fails.load(Ordering::SeqCst) {
+        true => Err(Error::new(ErrorKind::Exhausted, "as it was told")),
+        false => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Layer for Failing {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        check(&self.wrongs.commits)?;
+        self.inner.commit(commit).await?;
+        if let Some(record) = &commit.head.record {
+            self.wrongs.roles.lock().unwrap().push(record.after.role);
+        }
+        Ok(())
+    }
+
+    async fn probe(&self, epoch: ghostwire_store_core::position::Epoch) -> Result<()> {
+        check(&self.wrongs.probes)?;
+        self.inner.probe(epoch).await
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        check(&self.wrongs.adopts)?;
+        self.inner.adopt(head).await
+    }
+}
+
+/// As long as it takes.
+fn patient() -> MoveOptions {
+    MoveOptions { max_stall: Duration::from_secs(3600), ..MoveOptions::default() }
+}
+
+struct Moved {
+    store: Arc<dyn Store>,
+    source: Failing,
+    target: Failing,
+}
+
+impl Moved {
+    async fn new() -> Self {
+        let (source, target) = (Failing::new(1), Failing::new(2));
+        let seat = Seat::new(Occupant::new(Arc::new(source.clone())));
+        let options = StoreOptions { seat: Some(seat.clone()), ..StoreOptions::default() };
+        let moved = Self { store: open(seat, options).await.unwrap(), source, target };
+        moved.add("first").await;
+        moved
+    }
+
+    async fn begin(&self, options: MoveOptions) -> Arc<Migration> {
+        let other = Occupant::new(Arc::new(self.target.clone()));
+        Migration::begin(self.store.as_ref(), other, MIGRATION, options).await.unwrap()
+    }
+
+    async fn add(&self, name: &str) {
+        self.try_to_add(name).await.unwrap();
+    }
+
+    async fn try_to_add(&self, name: &str) -> Result<()> {
+        let user = NewUser::local(name.parse().unwrap());
+        self.store.users().create(user).await.map(drop)
+    }
+}
+
+async fn until(migration: &Migration, holds: impl Fn(&Status) -> bool) -> Status {
+    loop {
+        let status = migration.status().await.unwrap();
+        if holds(&status) {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn mirrored(migration: &Migration) {
+    until(migration, |status| status.stage == Stage::Mirror && status.lag == 0).await;
+}
+
+#[tokio::test]
+async fn a_target_that_cannot_be_begun_stops_no_write() {
+    let moved = Moved::new().await;
+    moved.target.fail(|it| &it.adopts, true);
+    let migration = moved.begin(patient()).await;
+    until(&migration, |status| status.last_error.is_some()).await;
+    moved.add("while-it-fails").await;
+    moved.target.fail(|it| &it.adopts, false);
+    mirrored(&migration).await;
+    moved.add("after").await;
+    mirrored(&migration).await;
+}
+
+#[tokio::test]
+async fn a_target_that_fails_when_it_is_given_up_stops_no_write() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.target.fail(|it| &it.commits, true);
+    migration.abort("somebody").await.unwrap();
+    assert!(migration.has_ended());
+    moved.add("after").await;
+    assert_eq!(moved.source.role().await, Role::ActiveAlone);
+    assert!(moved.store.consumers().list().await.unwrap().is_empty());
+}
