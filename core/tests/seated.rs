@@ -163,3 +163,20 @@ async fn a_target_that_fails_when_it_is_given_up_stops_no_write() {
     assert_eq!(moved.source.role().await, Role::ActiveAlone);
     assert!(moved.store.consumers().list().await.unwrap().is_empty());
 }
+
+/// A network whose every commit had a block, and none of them is purged.
+#[tokio::test]
+async fn a_network_of_blocks_alone_moves() {
+    let moved = Moved::new().await;
+    let head = moved.source.inner.head().await.unwrap();
+    assert_eq!((head.position.get(), head.serial.get(), head.oldest_block.get()), (1, 1, 1));
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.add("second").await;
+    let digests = moved.store.digests().await.unwrap();
+    migration.advance("somebody").await.unwrap();
+    assert_eq!(moved.store.digests().await.unwrap(), digests);
+    moved.store.verify().await.unwrap();
+    migration.finish("somebody").await.unwrap();
+    moved.store.close().await.unwrap();
+}

@@ -164,14 +164,15 @@ pub(super) async fn adopt(source: &Side, target: &dyn Backend, write: &Write) ->
     let origin = Origin::read(backend.as_ref(), &head).await?;
     let first = backend.blocks(origin.before, 1).await?.pop();
     let blocks = origin.serial.get().saturating_sub(origin.before.get());
-    // One more: the commit at which it began is taken by its id alone.
-    let position = origin.position.get().checked_sub(blocks + 1);
+    // One more: the commit at which it began is taken by its id alone. Where every commit had a block, and
+    // all are kept, there is no place for that, and no need.
+    let position = origin.position.get().saturating_sub(blocks + 1);
     let (hash, time) = match &first {
         Some(block) if blocks > 0 => (block.previous, block.time),
         _ => (head.hash, head.time),
     };
     let adopted = Head {
-        position: Position::new(position.unwrap_or(0)),
+        position: Position::new(position),
         commit: CommitId::from_bytes([0; 16]),
         serial: origin.before,
         block: if blocks > 0 { BlockId::from_bytes([0; 16]) } else { head.block },
@@ -182,10 +183,10 @@ pub(super) async fn adopt(source: &Side, target: &dyn Backend, write: &Write) ->
         membership: write.after.membership,
         ..head
     };
-    if position.is_none() || write.after.membership.is_none_or(|it| it.part != Part::Target) {
+    if write.after.membership.is_none_or(|it| it.part != Part::Target) {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            "there is nothing to migrate yet: write something first",
+            "only the target of a migration is filled; this side is its source",
         ));
     }
     target.adopt(&adopted).await
@@ -234,7 +235,10 @@ async fn take_blocks(
             if block.serial > origin.serial {
                 break;
             }
-            let commit = Commit { block: Some(block), ..Commit::on(&head) };
+            // Nothing comes after it but rows, if there is no place for the commit without a block.
+            let is_last = head.position.next() == origin.position;
+            let checkpoint = is_last.then_some(origin.checkpoint.max(head.checkpoint));
+            let commit = Commit { block: Some(block), checkpoint, ..Commit::on(&head) };
             target.commit(&commit).await?;
             head = head.after(&commit)?;
             pace.rest().await;
