@@ -367,3 +367,65 @@ async fn what_is_no_target_is_refused_before_anything_changes() {
     refused(migrations.start(BY).await, ErrorKind::Unsupported, "nothing was written");
     store.close().await.unwrap();
 }
+
+/// Until the other side is refused.
+async fn errs(migrations: &Migrations) -> String {
+    loop {
+        if let Some(error) = migrations.status().await.unwrap().last_error {
+            return error;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn files_of(directory: &Path, name: &str) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let is_of =
+        |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(name);
+    files.filter(is_of).collect()
+}
+
+/// Commits of series have no block, so no hash tells of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_was_put_back_is_told_from_what_the_target_follows() {
+    let directory = tempfile::tempdir().unwrap();
+    let saved = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    migrations.start(BY).await.unwrap();
+    reaches(&migrations, Stage::Mirror).await;
+    store.close().await.unwrap();
+    for file in files_of(directory.path(), "source.db") {
+        std::fs::copy(&file, saved.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let (store, migrations) = open(&config).await;
+    for second in 5_000..5_010 {
+        store.metrics().record(point(second)).await.unwrap();
+    }
+    while reaches(&migrations, Stage::Mirror).await.lag > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    store.close().await.unwrap();
+    for file in files_of(directory.path(), "source.db") {
+        std::fs::remove_file(file).unwrap();
+    }
+    for file in files_of(saved.path(), "source.db") {
+        std::fs::copy(&file, directory.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let (store, migrations) = open(&config).await;
+    // The target is ahead; then it has other commits at the same positions.
+    for seconds in [0..0, 6_000..6_030] {
+        for second in seconds {
+            store.metrics().record(point(second)).await.unwrap();
+        }
+        let error = errs(&migrations).await;
+        assert!(error.contains("different histories"), "{error}");
+        refused(migrations.advance(BY).await, ErrorKind::Corrupt, "different histories");
+    }
+    assert_eq!(store.info().backend.name, "libsql");
+    migrations.abort(BY).await.unwrap();
+    add(store.as_ref(), "goes-on").await;
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
+}

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::apply;
-use super::record::{Part, Role};
+use super::record::{Membership, Part, Role};
 use super::side::{Side, follower};
 use super::step::Write;
 use crate::backend::{Backend, Commit, Head, KeyRange, Scan};
@@ -141,12 +141,17 @@ impl Origin {
                 let next =
                     feed::row_at(source, position.next()).await?.ok_or_else(too_far_behind)?;
                 let serial = next.serial.get() - u64::from(next.has_block);
-                (Serial::new(serial), CommitId::from_bytes(*membership.migration.as_bytes()))
+                (Serial::new(serial), begin_id(&membership))
             }
         };
         let checkpoint = head.checkpoint.min(serial);
         Ok(Self { position, serial, before, checkpoint, commit })
     }
+}
+
+/// What a copy calls the commit at which it began, if that one's own id cannot be told any more.
+pub(super) fn begin_id(membership: &Membership) -> CommitId {
+    CommitId::from_bytes(*membership.migration.as_bytes())
 }
 
 fn too_far_behind() -> Error {

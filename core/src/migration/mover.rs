@@ -10,11 +10,12 @@ use super::copy::{self, CopyOptions, CopyProgress};
 use super::record::Role;
 use super::refusal::Refusal;
 use super::side::{Side, follower};
-use super::step::{Event, Pair, Seen, Service, Step, Which, Write, step};
+use super::step::{Event, Pair, Place, Seen, Service, Step, Which, Write, step};
 use super::{apply, plan};
 use crate::backend::{Backend, Commit, Head};
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::feed;
 use crate::position::Position;
 
 /// How a network is moved.
@@ -230,6 +231,7 @@ impl Mover {
     pub async fn ship(&self, from: Which) -> Result<u64> {
         let (source, target) = (self.side(from), self.side(from.other()).backend()?);
         let mut head = target.head().await?;
+        require_follower(source, &head).await?;
         if head.checkpoint < head.serial {
             // It was written before, and what it had not flushed is only in its blocks.
             copy::fold(target.as_ref()).await?;
@@ -249,7 +251,9 @@ impl Mover {
         }
         target.confirm().await?;
         if let Some(membership) = source.head().await?.membership {
-            source.let_go(&follower(&membership)?, head.position).await?;
+            // The last one stays, so that the two can be compared.
+            let taken = Position::new(head.position.get().saturating_sub(1));
+            source.let_go(&follower(&membership)?, taken).await?;
         }
         Ok(entries.len() as u64)
     }
@@ -469,6 +473,30 @@ pub async fn find_served(
             "this version does not keep both databases in step with every answer",
         )),
         Next::Refused(refusal) => Err(refusal.error()),
+    }
+}
+
+/// Refuses to send anything to a side that has a commit which the authority lacks: one of them was put back
+/// to an earlier state, and written since.
+///
+/// # Errors
+/// Why the two are no longer one network.
+async fn require_follower(authority: &Side, follower: &Head) -> Result<()> {
+    let backend = authority.backend()?;
+    let head = backend.head().await?;
+    let (ours, theirs) = (Seen::of(&head).place, Seen::of(follower).place);
+    let forked = |ours| Err(Refusal::Forked(ours, theirs).error());
+    match ours.position.cmp(&theirs.position) {
+        std::cmp::Ordering::Equal if ours == theirs => return Ok(()),
+        std::cmp::Ordering::Equal | std::cmp::Ordering::Less => return forked(ours),
+        std::cmp::Ordering::Greater => {}
+    }
+    let is_begin = head.membership.is_some_and(|it| copy::begin_id(&it) == theirs.commit);
+    // Of the position at which it was copied, or at which the other side took over, there is none.
+    let Some(row) = feed::row_at(backend.as_ref(), theirs.position).await? else { return Ok(()) };
+    match (row.commit, row.serial) == (theirs.commit, theirs.serial) || is_begin {
+        true => Ok(()),
+        false => forked(Place { position: row.position, commit: row.commit, ..ours }),
     }
 }
 

@@ -329,7 +329,11 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
             Event::Tighten => level(a, b, Ahead::OfFollower).unwrap_or_else(|| {
                 Step::Write(vec![role(a, Role::ActiveSync), role(b, Role::PassiveSync)])
             }),
-            Event::HandOver => Step::Write(vec![role(a, Role::Fenced)]),
+            // What it lacks it is sent after the fence.
+            Event::HandOver => match level(a, b, Ahead::OfFollower) {
+                Some(Step::Refuse(refusal)) => Step::Refuse(refusal),
+                _ => Step::Write(vec![role(a, Role::Fenced)]),
+            },
             Event::Resume => serve(wa),
             _ => not_now(),
         },
