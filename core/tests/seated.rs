@@ -25,6 +25,8 @@ struct Wrongs {
     adopts: AtomicBool,
     commits: AtomicBool,
     probes: AtomicBool,
+    /// Every commit, until it is opened anew.
+    is_stuck: AtomicBool,
     /// Every roles that was written.
     roles: Mutex<Vec<Role>>,
 }
@@ -57,7 +59,7 @@ impl Failing {
 
 fn check(fails: &AtomicBool) -> Result<()> {
     match fails.load(Ordering::SeqCst) {
-        true => Err(Error::new(ErrorKind::Exhausted, "as it was told")),
+        true => Err(Error::new(ErrorKind::Unavailable, "as it was told")),
         false => Ok(()),
     }
 }
@@ -70,6 +72,7 @@ impl Layer for Failing {
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
         check(&self.wrongs.commits)?;
+        check(&self.wrongs.is_stuck)?;
         self.inner.commit(commit).await?;
         if let Some(record) = &commit.head.record {
             self.wrongs.roles.lock().unwrap().push(record.after.role);
@@ -80,6 +83,11 @@ impl Layer for Failing {
     async fn probe(&self, epoch: ghostwire_store_core::position::Epoch) -> Result<()> {
         check(&self.wrongs.probes)?;
         self.inner.probe(epoch).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        self.fail(|it| &it.is_stuck, false);
+        self.inner.reopen().await
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {
@@ -179,4 +187,15 @@ async fn a_network_of_blocks_alone_moves() {
     moved.store.verify().await.unwrap();
     migration.finish("somebody").await.unwrap();
     moved.store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_target_that_failed_once_is_opened_anew() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.target.fail(|it| &it.is_stuck, true);
+    moved.add("second").await;
+    mirrored(&migration).await;
+    until(&migration, |status| status.last_error.is_none()).await;
 }

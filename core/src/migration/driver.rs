@@ -1,6 +1,7 @@
 //! Moves the network of an open store: copies it to the other database, keeps that close behind, and hands
 //! over when it is told to, on a thread beside the writer.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -237,7 +238,7 @@ impl Migration {
         let store = store.downgrade();
         let migration =
             Self { store: store.clone(), seat: seat.clone(), orders, shared: shared.clone() };
-        let driver = Driver { store, seat, options, shared };
+        let driver = Driver { store, seat, options, shared, is_doubtful: Cell::new(false) };
         threads::start("ghostwire-store-migrate", Waits::Timers, move |runtime| {
             runtime.block_on(driver.run(asked));
         })
@@ -405,6 +406,8 @@ struct Driver {
     seat: Arc<Seat>,
     options: MoveOptions,
     shared: Arc<Shared>,
+    /// Something failed, so the other side is opened anew before it is asked again.
+    is_doubtful: Cell<bool>,
 }
 
 impl Driver {
@@ -444,7 +447,15 @@ impl Driver {
                 is_deaf = true;
                 continue;
             };
-            let done = self.carry_out(order).await;
+            let done = match self.end_doubt().await {
+                Ok(()) => self.carry_out(order).await,
+                // The target need not answer to be given up.
+                Err(_) if order == Order::Abort => self.carry_out(order).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &done {
+                self.doubt(error);
+            }
             let has_ended = done.is_ok() && matches!(order, Order::Abort | Order::Complete);
             if has_ended {
                 self.end().await;
@@ -486,15 +497,30 @@ impl Driver {
 
     /// Does what is left to do, or some of it. Tells how many commits were sent.
     async fn work(&self) -> Result<u64> {
-        let mover = self.mover()?;
-        let worked = self.work_by(&mover).await;
-        if let Err(error) = &worked
-            && *error.kind() == ErrorKind::OutcomeUnknown
+        self.end_doubt().await?;
+        let worked = self.work_by(&self.mover()?).await;
+        if let Err(error) = &worked {
+            self.doubt(error);
+        }
+        worked
+    }
+
+    async fn end_doubt(&self) -> Result<()> {
+        if self.is_doubtful.get()
             && let Some(other) = self.seat.beside()
         {
             other.backend.reopen().await?;
+            self.is_doubtful.set(false);
         }
-        worked
+        Ok(())
+    }
+
+    /// A backend may want to be opened anew after any error of its disk, whatever became of the disk.
+    fn doubt(&self, error: &Error) {
+        use ErrorKind::{Exhausted, OutcomeUnknown, Unavailable};
+        if matches!(error.kind(), Unavailable | OutcomeUnknown | Exhausted) {
+            self.is_doubtful.set(true);
+        }
     }
 
     async fn work_by(&self, mover: &Mover) -> Result<u64> {
