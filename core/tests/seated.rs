@@ -16,8 +16,26 @@ use ghostwire_store_core::migration::{
 use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_core::{Store, open};
 use ghostwire_store_memory::MemoryBackend;
+use tokio::sync::Semaphore;
 
 const MIGRATION: MigrationId = MigrationId::from_bytes([3; 16]);
+
+/// What a database may hang in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Probe,
+    Adopt,
+    Activate,
+}
+
+#[derive(Debug)]
+struct Permits(Semaphore);
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
+}
 
 /// What a database does wrong.
 #[derive(Debug, Default)]
@@ -25,9 +43,12 @@ struct Wrongs {
     adopts: AtomicBool,
     commits: AtomicBool,
     probes: AtomicBool,
+    /// What is not answered before a permit is given.
+    hangs: Mutex<Option<Call>>,
+    permits: Permits,
     /// Every commit, until it is opened anew.
     is_stuck: AtomicBool,
-    /// Every roles that was written.
+    /// Every role that was written.
     roles: Mutex<Vec<Role>>,
 }
 
@@ -46,6 +67,21 @@ impl Failing {
 
     fn fail(&self, which: impl Fn(&Wrongs) -> &AtomicBool, fails: bool) {
         which(&self.wrongs).store(fails, Ordering::SeqCst);
+    }
+
+    fn hang(&self, call: Call) {
+        *self.wrongs.hangs.lock().unwrap() = Some(call);
+    }
+
+    fn go_on(&self) {
+        *self.wrongs.hangs.lock().unwrap() = None;
+        self.wrongs.permits.0.add_permits(1);
+    }
+
+    async fn may_hang(&self, call: Call) {
+        if *self.wrongs.hangs.lock().unwrap() == Some(call) {
+            self.wrongs.permits.0.acquire().await.unwrap().forget();
+        }
     }
 
     async fn role(&self) -> Role {
@@ -73,8 +109,12 @@ impl Layer for Failing {
     async fn commit(&self, commit: &Commit) -> Result<()> {
         check(&self.wrongs.commits)?;
         check(&self.wrongs.is_stuck)?;
+        let record = commit.head.record;
+        if record.is_some_and(|it| it.after.role == Role::ActiveSync) {
+            self.may_hang(Call::Activate).await;
+        }
         self.inner.commit(commit).await?;
-        if let Some(record) = &commit.head.record {
+        if let Some(record) = record {
             self.wrongs.roles.lock().unwrap().push(record.after.role);
         }
         Ok(())
@@ -82,6 +122,7 @@ impl Layer for Failing {
 
     async fn probe(&self, epoch: ghostwire_store_core::position::Epoch) -> Result<()> {
         check(&self.wrongs.probes)?;
+        self.may_hang(Call::Probe).await;
         self.inner.probe(epoch).await
     }
 
@@ -92,6 +133,7 @@ impl Layer for Failing {
 
     async fn adopt(&self, head: &Head) -> Result<()> {
         check(&self.wrongs.adopts)?;
+        self.may_hang(Call::Adopt).await;
         self.inner.adopt(head).await
     }
 }
@@ -198,4 +240,68 @@ async fn a_target_that_failed_once_is_opened_anew() {
     moved.add("second").await;
     mirrored(&migration).await;
     until(&migration, |status| status.last_error.is_none()).await;
+}
+
+/// It has all there is to send, so that nothing else tells.
+#[tokio::test]
+async fn a_source_is_not_fenced_for_a_target_that_cannot_store_anything() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.target.fail(|it| &it.probes, true);
+    let error = migration.advance("somebody").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(!moved.source.was(Role::Fenced));
+    moved.add("after").await;
+    moved.target.fail(|it| &it.probes, false);
+    migration.advance("somebody").await.unwrap();
+    assert!(moved.source.was(Role::Fenced));
+    moved.add("there").await;
+}
+
+fn brief() -> MoveOptions {
+    MoveOptions { max_stall: Duration::from_millis(100), ..MoveOptions::default() }
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_before_the_fence_holds_nobody() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(brief()).await;
+    mirrored(&migration).await;
+    moved.target.hang(Call::Probe);
+    // Or the machine is too slow for it to come so far.
+    let error = migration.advance("somebody").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
+    assert!(!moved.source.was(Role::Fenced));
+    moved.add("after").await;
+    moved.target.go_on();
+    // What hung does not go on by itself.
+    mirrored(&migration).await;
+    moved.add("later").await;
+    assert_eq!(moved.source.role().await, Role::ActiveAsync);
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_after_the_fence_holds_nobody() {
+    let moved = Moved::new().await;
+    let second = MoveOptions { max_stall: Duration::from_secs(1), ..MoveOptions::default() };
+    let migration = moved.begin(second).await;
+    mirrored(&migration).await;
+    moved.target.hang(Call::Activate);
+    let error = migration.advance("somebody").await.unwrap_err();
+    if !moved.source.was(Role::Fenced) {
+        // The machine was too slow for it to come so far.
+        assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
+        return;
+    }
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    let error = moved.try_to_add("between").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    moved.target.go_on();
+    until(&migration, |status| status.stage == Stage::TargetReads && status.lag == 0).await;
+    while moved.try_to_add("after").await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(moved.target.role().await, Role::ActiveAsync);
+    moved.store.verify().await.unwrap();
 }

@@ -28,6 +28,7 @@ mod step;
 
 pub use copy::{CopyOptions, CopyProgress};
 pub use driver::{CopyStatus, Migration, Running, SideStatus, Stage, Status};
+pub(crate) use mover::Gate;
 pub use mover::{Found, MoveOptions, Mover, Next, Standing, find_served, follow};
 pub use plan::check_start;
 pub use record::{Membership, Part, Record, Role};

@@ -1,7 +1,9 @@
 //! Carries out a migration: looks at both sides, and does what [`step`] says, one durable write after the
 //! other.
 
+use std::cmp;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,6 +39,58 @@ impl Default for MoveOptions {
             max_stall: Duration::from_millis(50),
             copy: CopyOptions::default(),
         }
+    }
+}
+
+impl MoveOptions {
+    /// Why a hand-over was taken back.
+    pub(crate) fn too_long(&self, took: Duration, behind: u64) -> Error {
+        Error::new(
+            ErrorKind::Busy,
+            "handing over took too long and was taken back; do it while less is written, or raise \
+             `migration.max_stall_ms`",
+        )
+        .with("took_ms", took.as_millis())
+        .with("max_ms", self.max_stall.as_millis())
+        .with("behind", behind)
+    }
+}
+
+/// The time in which nobody is served.
+struct Stall {
+    began: Instant,
+    ends: Instant,
+    /// How many commits the other side lacked when it began.
+    behind: u64,
+}
+
+/// What a hand-over has to pass before it changes the side that is written. Whoever waits for it may close
+/// it instead, and then serves on; never both.
+#[derive(Debug, Default)]
+pub(crate) struct Gate(AtomicU8);
+
+impl Gate {
+    const OPEN: u8 = 0;
+    const PASSED: u8 = 1;
+    const CLOSED: u8 = 2;
+
+    /// # Errors
+    /// `Busy` if it was closed.
+    pub(crate) fn pass(&self) -> Result<()> {
+        match self.turn(Self::PASSED) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Busy, "the hand-over was given up meanwhile")),
+        }
+    }
+
+    /// Tells whether it is closed: nothing that was begun goes any further.
+    pub(crate) fn close(&self) -> bool {
+        self.turn(Self::CLOSED)
+    }
+
+    fn turn(&self, to: u8) -> bool {
+        let turned = self.0.compare_exchange(Self::OPEN, to, Ordering::AcqRel, Ordering::Acquire);
+        turned.is_ok() || turned == Err(to)
     }
 }
 
@@ -229,6 +283,11 @@ impl Mover {
     /// # Errors
     /// `Compacted` if they are not kept; those of any write.
     pub async fn ship(&self, from: Which) -> Result<u64> {
+        self.ship_until(from, None).await
+    }
+
+    /// The same, and begins with no commit after that time.
+    async fn ship_until(&self, from: Which, ends: Option<Instant>) -> Result<u64> {
         let (source, target) = (self.side(from), self.side(from.other()).backend()?);
         let mut head = target.head().await?;
         require_follower(source, &head).await?;
@@ -242,10 +301,15 @@ impl Mover {
             return Ok(0);
         }
         let oldest = source.head().await?.oldest_block;
+        let mut sent = 0;
         for entry in &entries {
+            if ends.is_some_and(|ends| Instant::now() > ends) {
+                break;
+            }
             let commit = apply::apply(&head, entry, oldest)?;
             send(target.as_ref(), &commit).await?;
             head = head.after(&commit)?;
+            sent += 1;
             // A commit may block its thread.
             tokio::task::yield_now().await;
         }
@@ -255,7 +319,7 @@ impl Mover {
             let taken = Position::new(head.position.get().saturating_sub(1));
             source.let_go(&follower(&membership)?, taken).await?;
         }
-        Ok(entries.len() as u64)
+        Ok(sent)
     }
 
     async fn ship_all(&self, from: Which) -> Result<()> {
@@ -290,7 +354,7 @@ impl Mover {
     /// be written meanwhile. Why it cannot be done now; those of any write.
     pub async fn hand_over(&self) -> Result<Duration> {
         self.prepare().await?;
-        self.switch().await
+        self.switch(&Gate::default()).await
     }
 
     /// Brings the side that follows so close that what is left is a moment's.
@@ -321,34 +385,39 @@ impl Mover {
         }
     }
 
-    /// Sends everything that is left, unless that takes too long. It does not if nobody writes meanwhile.
-    async fn drain(&self, from: Which, began: Instant, behind: u64) -> Result<()> {
-        while self.ship(from).await? > 0 {
-            if began.elapsed() > self.options.max_stall {
-                return Err(self.too_long(began.elapsed(), behind));
+    /// Sends everything that is left, as long as there is time.
+    async fn drain(&self, from: Which, stall: &Stall) -> Result<()> {
+        loop {
+            let sent = self.ship_until(from, Some(stall.ends)).await?;
+            self.require_time(stall)?;
+            if sent == 0 {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    fn too_long(&self, took: Duration, behind: u64) -> Error {
-        Error::new(
-            ErrorKind::Busy,
-            "handing over took too long and was taken back; do it while less is written, or raise \
-             `migration.max_stall_ms`",
-        )
-        .with("took_ms", took.as_millis())
-        .with("max_ms", self.options.max_stall.as_millis())
-        .with("behind", behind)
-    }
-
-    /// The hand-over itself, while whoever writes to the authority waits or is told off.
-    pub(crate) async fn switch(&self) -> Result<Duration> {
-        let authority = self.authority().await?;
-        let behind = self.lag().await?;
+    fn begin_stall(&self) -> Stall {
         let began = Instant::now();
+        // A time that cannot be told is none that passes.
+        let ends = began.checked_add(self.options.max_stall).unwrap_or(began);
+        Stall { began, ends, behind: 0 }
+    }
+
+    fn require_time(&self, stall: &Stall) -> Result<()> {
+        match Instant::now() > stall.ends {
+            true => Err(self.options.too_long(stall.began.elapsed(), stall.behind)),
+            false => Ok(()),
+        }
+    }
+
+    /// The hand-over itself, while whoever writes to the authority waits. Until `gate` is passed nothing but
+    /// the other side changes.
+    pub(crate) async fn switch(&self, gate: &Gate) -> Result<Duration> {
+        let mut stall = self.begin_stall();
+        let authority = self.authority().await?;
+        stall.behind = self.lag().await?;
         // If nobody writes meanwhile there is nothing to be taken back when this takes too long.
-        self.drain(authority, began, behind).await?;
+        self.drain(authority, &stall).await?;
         let pair = self.look().await?;
         let fence = match step(&pair, Event::HandOver) {
             Step::Write(writes) => writes,
@@ -360,15 +429,17 @@ impl Mover {
                 ));
             }
         };
+        // Once the one is fenced, nobody is served before the other can store something.
+        if let Some(seen) = pair.get(authority.other()) {
+            self.side(authority.other()).backend()?.probe(seen.record.epoch).await?;
+        }
+        self.require_time(&stall)?;
+        gate.pass()?;
         self.write(&pair, &fence).await?;
-        if let Err(error) = self.drain(authority, began, behind).await {
+        let drained = self.drain(authority, &stall).await;
+        if let Err(error) = drained.and_then(|()| self.require_time(&stall)) {
             self.take(Event::Undo).await?;
             return Err(error);
-        }
-        if began.elapsed() > self.options.max_stall {
-            let took = began.elapsed();
-            self.take(Event::Undo).await?;
-            return Err(self.too_long(took, behind));
         }
         // Activates, and lets the other side follow; what is answered need not be on both.
         let pair = self.look().await?;
@@ -377,25 +448,27 @@ impl Mover {
         };
         self.write(&pair, &writes).await?;
         self.take(Event::Loosen).await?;
-        Ok(began.elapsed())
+        Ok(stall.began.elapsed())
     }
 
     /// Leaves the side that follows, for good, while nobody writes. It has everything first, so that the last
     /// thing it says is true.
-    pub(crate) async fn complete(&self) -> Result<Duration> {
+    pub(crate) async fn complete(&self, gate: &Gate) -> Result<Duration> {
+        let mut stall = self.begin_stall();
         let authority = self.authority().await?;
         let pair = self.look().await?;
         let is_target = pair.get(authority).is_some_and(|seen| seen.is_target());
         if let (false, Some(first), Some(second)) = (is_target, pair.first, pair.second) {
             return Err(Refusal::NotNow(first, second).error());
         }
-        let (began, behind) = (Instant::now(), self.lag().await?);
-        self.drain(authority, began, behind).await?;
+        stall.behind = self.lag().await?;
+        self.drain(authority, &stall).await?;
+        gate.pass()?;
         if self.resume().await? == Next::Served(Service::Alone { authority }) {
             self.take(Event::Tighten).await?;
         }
         self.take(Event::Complete).await?;
-        Ok(began.elapsed())
+        Ok(stall.began.elapsed())
     }
 
     /// Ends what was broken off so that one side alone is written, and the other follows later.
@@ -487,9 +560,9 @@ async fn require_follower(authority: &Side, follower: &Head) -> Result<()> {
     let (ours, theirs) = (Seen::of(&head).place, Seen::of(follower).place);
     let forked = |ours| Err(Refusal::Forked(ours, theirs).error());
     match ours.position.cmp(&theirs.position) {
-        std::cmp::Ordering::Equal if ours == theirs => return Ok(()),
-        std::cmp::Ordering::Equal | std::cmp::Ordering::Less => return forked(ours),
-        std::cmp::Ordering::Greater => {}
+        cmp::Ordering::Equal if ours == theirs => return Ok(()),
+        cmp::Ordering::Equal | cmp::Ordering::Less => return forked(ours),
+        cmp::Ordering::Greater => {}
     }
     let is_begin = head.membership.is_some_and(|it| copy::begin_id(&it) == theirs.commit);
     // Of the position at which it was copied, or at which the other side took over, there is none.

@@ -51,6 +51,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use crate::backend::{Backend, BackendInfo, Commit, Head};
 use crate::block::{Serial, Sizes};
 use crate::checkpoint::Checkpointer;
@@ -177,6 +179,8 @@ pub(crate) struct Writer {
     fenced: Option<Error>,
     /// Why nothing is written for now: the network is moving to another database.
     moving: Option<Error>,
+    /// What moves the network and hangs.
+    under_way: Option<oneshot::Receiver<moving::Ended>>,
     /// Where the backend is put that the network moves to, if it may.
     seat: Option<Arc<Seat>>,
     /// Why the store ends, though nobody closed it.
@@ -246,6 +250,7 @@ impl Writer {
             epoch: found.head.epoch,
             fenced: None,
             moving: None,
+            under_way: None,
             seat: options.seat.clone(),
             stopped: None,
             poisoned: false,

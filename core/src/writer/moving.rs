@@ -4,16 +4,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::timeout;
+
 use super::{Identity, Moving, Writer, read_only};
 use crate::backend::{BackendInfo, Head};
 use crate::checkpoint::{FlushBacklog, UnflushedAudit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::consumers::Consumers;
-use crate::migration::{Mover, Next, Seat, Service, Side, Which};
+use crate::migration::{Gate, MoveOptions, Mover, Next, Seat, Service, Side, Which};
 use crate::observe::system_name;
+use crate::threads::{self, Waits};
 
 impl Writer {
-    /// Gives how long nobody was served.
+    /// Gives how long nobody was served. What the other side does is waited for only as long as that may be.
     pub(super) async fn move_network(&mut self, moving: Moving) -> Result<Duration> {
         if self.read_only {
             return Err(read_only());
@@ -26,20 +30,36 @@ impl Writer {
             self.reopen().await?;
         }
         let began = Instant::now();
-        let done = match moving {
-            Moving::HandOver(_) => mover.switch().await.map(drop),
-            Moving::Complete(_) => mover.complete().await.map(drop),
-            Moving::Settle(_) => mover.settle_anew().await.map(drop),
+        let (Moving::HandOver(options) | Moving::Complete(options) | Moving::Settle(options)) =
+            moving;
+        self.require_ended()?;
+        let gate = Arc::new(Gate::default());
+        if matches!(moving, Moving::Settle(_)) {
+            // Nobody is served before it has ended.
+            gate.pass()?;
+        }
+        let (ended, mut answer) = oneshot::channel();
+        let passes = gate.clone();
+        threads::start("ghostwire-store-move", Waits::Timers, move |runtime| {
+            drop(ended.send(runtime.block_on(carry_out(mover, moving, &passes))));
+        })
+        .await?;
+        let mut outcome = timeout(options.max_stall, &mut answer).await;
+        if outcome.is_err() && gate.close() {
+            // Nothing of this side has changed, and nothing will: it serves on.
+            self.under_way = Some(answer);
+            self.serve_on().await?;
+            return Err(options.too_long(began.elapsed(), 0));
+        }
+        if outcome.is_err() {
+            outcome = timeout(grace(options), &mut answer).await;
+        }
+        let Ok(outcome) = outcome else {
+            self.under_way = Some(answer);
+            self.refuse_until_settled(&seat, &hangs());
+            return Err(unsettled().because(hangs().to_string()));
         };
-        // Whatever came of it, the records say who is written.
-        let next = match &done {
-            Ok(()) => mover.settle().await,
-            // Refused before anything was written, or taken back.
-            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Restricted) => {
-                mover.settle().await
-            }
-            Err(_) => mover.settle_anew().await,
-        };
+        let (done, next) = outcome.unwrap_or_else(|_| (Err(panicked()), Err(panicked())));
         let served = match next {
             Ok(Next::Served(Service::Alone { authority: Which::First }) | Next::Fill) => {
                 self.serve_on().await
@@ -59,6 +79,16 @@ impl Writer {
             tracing::info!("the network is on one database again; writes are accepted");
         }
         done.map(|()| began.elapsed())
+    }
+
+    /// What hung before has to have ended, or two would change the same records.
+    fn require_ended(&mut self) -> Result<()> {
+        let Some(under_way) = &mut self.under_way else { return Ok(()) };
+        if matches!(under_way.try_recv(), Err(TryRecvError::Empty)) {
+            return Err(hangs());
+        }
+        self.under_way = None;
+        Ok(())
     }
 
     fn both_sides(&self, moving: Moving) -> Result<(Arc<Seat>, Mover)> {
@@ -161,6 +191,48 @@ impl Writer {
         self.shared.head.store(Arc::new(*head));
         Ok(())
     }
+}
+
+/// What became of what was asked for, and of both sides after it.
+pub(super) type Ended = (Result<()>, Result<Next>);
+
+/// On a thread of its own, which may hang.
+async fn carry_out(mover: Mover, moving: Moving, gate: &Gate) -> Ended {
+    let done = match moving {
+        Moving::HandOver(_) => mover.switch(gate).await.map(drop),
+        Moving::Complete(_) => mover.complete(gate).await.map(drop),
+        Moving::Settle(_) => mover.settle_anew().await.map(drop),
+    };
+    // Whoever closed it serves on, and looks at both sides by itself.
+    if let Err(error) = gate.pass() {
+        return (Err(error.clone()), Err(error));
+    }
+    // Whatever came of it, the records say who is written.
+    let next = match &done {
+        Ok(()) => mover.settle().await,
+        // Refused before anything was written, or taken back.
+        Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Restricted) => {
+            mover.settle().await
+        }
+        Err(_) => mover.settle_anew().await,
+    };
+    (done, next)
+}
+
+/// How long is waited for a hand-over that cannot be given up any more.
+fn grace(options: MoveOptions) -> Duration {
+    options.max_stall.max(Duration::from_secs(1))
+}
+
+fn hangs() -> Error {
+    Error::new(
+        ErrorKind::Busy,
+        "the other side of the migration does not answer; what was begun there is ended first",
+    )
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::Unexpected, "moving the network panicked; report this")
 }
 
 fn unsettled() -> Error {
