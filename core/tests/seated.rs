@@ -43,6 +43,8 @@ struct Wrongs {
     adopts: AtomicBool,
     commits: AtomicBool,
     probes: AtomicBool,
+    /// The next activation is stored, and answered as if nobody knew.
+    loses_answer: AtomicBool,
     /// What is not answered before a permit is given.
     hangs: Mutex<Option<Call>>,
     permits: Permits,
@@ -116,6 +118,10 @@ impl Layer for Failing {
         self.inner.commit(commit).await?;
         if let Some(record) = record {
             self.wrongs.roles.lock().unwrap().push(record.after.role);
+            let is_activated = record.after.role == Role::ActiveSync;
+            if is_activated && self.wrongs.loses_answer.swap(false, Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::OutcomeUnknown, "as it was told"));
+            }
         }
         Ok(())
     }
@@ -304,4 +310,16 @@ async fn a_target_that_hangs_after_the_fence_holds_nobody() {
     }
     assert_eq!(moved.target.role().await, Role::ActiveAsync);
     moved.store.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hand_over_that_happened_is_reported_as_done() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.target.fail(|it| &it.loses_answer, true);
+    let status = migration.advance("somebody").await.unwrap();
+    assert_eq!((status.stage, status.served.as_str()), (Stage::TargetReads, "target"));
+    assert!(status.last_stall_ms.is_some());
+    moved.add("there").await;
 }

@@ -184,6 +184,8 @@ struct Told {
     filling: Option<(Instant, u64)>,
     last_stall: Option<Duration>,
     last_error: Option<Error>,
+    /// Both sides, when both answered.
+    heads: [Option<Head>; 2],
     /// There is no migration any more.
     ended: bool,
 }
@@ -255,13 +257,15 @@ impl Migration {
     /// Where it stands.
     ///
     /// # Errors
-    /// `Unavailable` if one of the two databases does not answer.
+    /// `Unavailable` if the database that is served does not answer, or the other one never did.
     pub async fn status(&self) -> Result<Status> {
         let (sitting, beside) = (self.seat.sitting(), self.seat.beside());
         let Some(beside) = beside else {
             return Err(Error::new(ErrorKind::NotFound, "no migration of this store is under way"));
         };
-        let heads = [sitting.backend.head().await?, beside.backend.head().await?];
+        let served = sitting.backend.head().await?;
+        let (other, error) = self.other_head(&served, beside.backend.head().await)?;
+        let heads = [served, other];
         let pair = Pair {
             first: Some(super::Seen::of(&heads[0])),
             second: Some(super::Seen::of(&heads[1])),
@@ -289,8 +293,23 @@ impl Migration {
             last_stall_ms: told
                 .last_stall
                 .map(|stall| u64::try_from(stall.as_millis()).unwrap_or(u64::MAX)),
-            last_error: told.last_error.as_ref().map(ToString::to_string),
+            last_error: error.or(told.last_error.clone()).map(|error| error.to_string()),
         })
+    }
+
+    /// The head of the other side or, while that does not answer, what it was when it did.
+    fn other_head(&self, served: &Head, other: Result<Head>) -> Result<(Head, Option<Error>)> {
+        let mut told = self.shared.lock();
+        match other {
+            Ok(other) => {
+                told.heads = [Some(*served), Some(other)];
+                Ok((other, None))
+            }
+            Err(error) => {
+                let known = told.heads.iter().flatten().find(|head| head.side != served.side);
+                known.map_or_else(|| Err(error.clone()), |head| Ok((*head, Some(error.clone()))))
+            }
+        }
     }
 
     fn copy_status(&self, told: &Told) -> CopyStatus {

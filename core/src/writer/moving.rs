@@ -60,6 +60,8 @@ impl Writer {
             return Err(unsettled().because(hangs().to_string()));
         };
         let (done, next) = outcome.unwrap_or_else(|_| (Err(panicked()), Err(panicked())));
+        let is_other =
+            matches!(next, Ok(Next::Served(Service::Alone { authority: Which::Second })));
         let served = match next {
             Ok(Next::Served(Service::Alone { authority: Which::First }) | Next::Fill) => {
                 self.serve_on().await
@@ -78,7 +80,19 @@ impl Writer {
         if self.moving.take().is_some() {
             tracing::info!("the network is on one database again; writes are accepted");
         }
-        done.map(|()| began.elapsed())
+        // What is served says whether it was done, not what was answered on the way.
+        let is_done = match moving {
+            Moving::HandOver(_) => is_other,
+            Moving::Complete(_) => self.shared.head.load().membership.is_none(),
+            Moving::Settle(_) => true,
+        };
+        match done {
+            Err(error) if is_done => {
+                tracing::warn!(%error, "the network has moved, though one side failed meanwhile");
+            }
+            done => done?,
+        }
+        Ok(began.elapsed())
     }
 
     /// What hung before has to have ended, or two would change the same records.
