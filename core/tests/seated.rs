@@ -323,3 +323,29 @@ async fn a_hand_over_that_happened_is_reported_as_done() {
     assert!(status.last_stall_ms.is_some());
     moved.add("there").await;
 }
+
+/// Whoever asked for it is gone before it has begun.
+#[tokio::test]
+async fn a_migration_begins_whoever_waits_for_it() {
+    let moved = Moved::new().await;
+    moved.target.hang(Call::Adopt);
+    let other = Occupant::new(Arc::new(moved.target.clone()));
+    {
+        let begin = Migration::begin(moved.store.as_ref(), other.clone(), MIGRATION, patient());
+        tokio::pin!(begin);
+        while moved.source.role().await != Role::ActiveAsync {
+            tokio::select! {
+                biased;
+                begun = &mut begin => panic!("{begun:?}"),
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+        }
+    }
+    let again = Migration::begin(moved.store.as_ref(), other, MIGRATION, patient()).await;
+    assert!(matches!(again.unwrap_err().kind(), ErrorKind::Busy | ErrorKind::Restricted));
+    moved.target.go_on();
+    while moved.target.role().await != Role::PassiveAsync {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    moved.add("after").await;
+}

@@ -267,9 +267,18 @@ impl Migrations {
             let mut id = [0; 16];
             self.0.entropy.fill(&mut id)?;
             let id = MigrationId::from_bytes(id);
-            Migration::begin(store.as_ref(), other, id, move_options(&self.0.config)).await
+            Migration::launch(store.as_ref(), other, id, move_options(&self.0.config)).await
         };
-        let migration = match begun.await {
+        let begun = match begun.await {
+            Ok(migration) => {
+                // It goes on if whoever asked for it does not wait any longer.
+                *current = Some(migration.clone());
+                drop(current);
+                migration.has_begun().await.map(|()| migration)
+            }
+            Err(error) => Err(error),
+        };
+        let migration = match begun {
             Ok(migration) => migration,
             Err(error) => {
                 // Its files must not stay locked.
@@ -278,8 +287,6 @@ impl Migrations {
             }
         };
         tracing::info!(name: "migration_started", by, target = target.store, "a migration began");
-        *current = Some(migration.clone());
-        drop(current);
         migration.status().await
     }
 

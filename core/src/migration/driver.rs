@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::copy::CopyProgress;
 use super::mover::{MoveOptions, Mover, Next, Standing};
+use super::plan::check_start;
 use super::record::{Part, Role};
 use super::refusal::Refusal;
 use super::seat::{Occupant, Seat};
@@ -168,6 +169,8 @@ pub struct Migration {
     store: WeakStore,
     seat: Arc<Seat>,
     orders: mpsc::Sender<Asked>,
+    /// How it began, once that is known.
+    begun: watch::Receiver<Option<Result<()>>>,
     shared: Arc<Shared>,
 }
 
@@ -208,24 +211,45 @@ impl Migration {
         migration: MigrationId,
         options: MoveOptions,
     ) -> Result<Arc<Self>> {
+        let begun = Self::launch(store, other, migration, options).await?;
+        begun.has_begun().await?;
+        Ok(begun)
+    }
+
+    /// The same, and does not wait for the first write: from here on it begins, whoever waits for it.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin), but for those of any write, which [`has_begun`](Self::has_begun) gives.
+    pub async fn launch(
+        store: &dyn Store,
+        other: Occupant,
+        migration: MigrationId,
+        options: MoveOptions,
+    ) -> Result<Arc<Self>> {
         let seat = seat_of(store)?;
-        let target = other.backend.clone();
-        if let Some(standing) = seat.put_beside(Some(other)) {
-            seat.put_beside(Some(standing));
-            return Err(Error::new(ErrorKind::Busy, "a migration of this store is under way"));
-        }
-        let mover = Mover::new(Side::open(store), Side::closed(target), options);
-        let started = mover.start(migration).await;
-        // Broken off after its first write it is under way, and is gone on with.
-        let has_begun = match &started {
-            Ok(()) => true,
-            Err(_) => mover.look().await.is_ok_and(|pair| Stage::of(&pair) == Stage::Filling),
-        };
-        if !has_begun {
-            seat.put_beside(None);
-            started?;
-        }
-        Self::attach(store, options).await
+        let (source, target) = (seat.sitting(), other.backend.clone());
+        let heads = (source.backend.head().await?, target.head().await?);
+        check_start(&heads.0, &source.backend.info(), &heads.1, &target.info())?;
+        let standing = BesideFor::put(&seat, other)?;
+        let begun = Self::drive(store, options, Some(migration)).await?;
+        standing.stays();
+        Ok(begun)
+    }
+
+    /// Waits until the first record of a migration that was [launched](Self::launch) is written.
+    ///
+    /// # Errors
+    /// Why it was not; the migration has ended then, and the other database is the caller's.
+    pub async fn has_begun(&self) -> Result<()> {
+        let mut begun = self.begun.clone();
+        let outcome = begun.wait_for(Option::is_some).await;
+        let outcome = outcome.map(|outcome| outcome.clone());
+        outcome.ok().flatten().unwrap_or_else(|| {
+            Err(Error::new(
+                ErrorKind::Unavailable,
+                "the store was closed before its migration began",
+            ))
+        })
     }
 
     /// Goes on with the migration of a store that was opened on the side which is served, with the other one
@@ -234,15 +258,39 @@ impl Migration {
     /// # Errors
     /// `Unsupported` for a store that was not opened on a seat; `Unavailable` if the system gives no thread.
     pub async fn attach(store: &dyn Store, options: MoveOptions) -> Result<Arc<Self>> {
+        Self::drive(store, options, None).await
+    }
+
+    async fn drive(
+        store: &dyn Store,
+        options: MoveOptions,
+        begins: Option<MigrationId>,
+    ) -> Result<Arc<Self>> {
         let seat = seat_of(store)?;
         let (orders, asked) = mpsc::channel(1);
+        let (tells, begun) = watch::channel(begins.is_none().then_some(Ok(())));
         let shared = Arc::new(Shared::default());
         let store = store.downgrade();
-        let migration =
-            Self { store: store.clone(), seat: seat.clone(), orders, shared: shared.clone() };
+        let migration = Self {
+            store: store.clone(),
+            seat: seat.clone(),
+            orders,
+            begun,
+            shared: shared.clone(),
+        };
         let driver = Driver { store, seat, options, shared, is_doubtful: Cell::new(false) };
         threads::start("ghostwire-store-migrate", Waits::Timers, move |runtime| {
-            runtime.block_on(driver.run(asked));
+            runtime.block_on(async {
+                if let Some(migration) = begins {
+                    let outcome = driver.begin(migration).await;
+                    let is_over = outcome.is_err();
+                    tells.send_replace(Some(outcome));
+                    if is_over {
+                        return;
+                    }
+                }
+                driver.run(asked).await;
+            });
         })
         .await?;
         Ok(Arc::new(migration))
@@ -397,6 +445,30 @@ impl Drop for RunsAlone {
     }
 }
 
+/// The other side stands beside the store; dropped, it does not any more.
+struct BesideFor<'s>(Option<&'s Seat>);
+
+impl<'s> BesideFor<'s> {
+    fn put(seat: &'s Seat, other: Occupant) -> Result<Self> {
+        match seat.put_if_free(other) {
+            true => Ok(Self(Some(seat))),
+            false => Err(Error::new(ErrorKind::Busy, "a migration of this store is under way")),
+        }
+    }
+
+    fn stays(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for BesideFor<'_> {
+    fn drop(&mut self) {
+        if let Some(seat) = self.0 {
+            seat.put_beside(None);
+        }
+    }
+}
+
 fn seat_of(store: &dyn Store) -> Result<Arc<Seat>> {
     let core = store.downgrade().core();
     core.and_then(|core| core.options.seat.clone()).ok_or_else(|| {
@@ -430,6 +502,24 @@ struct Driver {
 }
 
 impl Driver {
+    /// Writes the first records. Broken off after the source's it is under way, and is gone on with; where
+    /// that cannot be told it is found out later.
+    async fn begin(&self, migration: MigrationId) -> Result<()> {
+        let started = match self.mover() {
+            Ok(mover) => mover.start(migration).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = started else { return Ok(()) };
+        let source = self.seat.sitting().backend.clone();
+        if source.head().await.is_ok_and(|head| head.membership.is_none()) {
+            self.leave();
+            return Err(error);
+        }
+        self.doubt(&error);
+        self.tell(Some(error));
+        Ok(())
+    }
+
     /// Until the migration ends, or the store does.
     async fn run(self, mut asked: mpsc::Receiver<Asked>) {
         const AFTER_FAILURE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
@@ -437,7 +527,7 @@ impl Driver {
         let mut backoff = AFTER_FAILURE[0];
         let (mut pause, mut is_deaf) = (Duration::ZERO, false);
         loop {
-            if !self.is_open() {
+            if !self.is_open() || self.shared.lock().ended {
                 return;
             }
             let order = tokio::select! {
@@ -547,6 +637,13 @@ impl Driver {
             return self.settle().await;
         }
         let Standing { pair, next } = mover.standing().await?;
+        if pair.first.is_some_and(|seen| seen.record.membership.is_none())
+            && next == Next::Served(Service::Alone { authority: Which::First })
+        {
+            // Given up or not begun, and both know it.
+            self.end().await;
+            return Ok(0);
+        }
         let serves_alone = pair.first.is_some_and(|seen| seen.record.role.serves_alone());
         match next {
             Next::Served(Service::Alone { authority: Which::First }) => {
@@ -638,14 +735,18 @@ impl Driver {
 
     /// The other side is let go of.
     async fn end(&self) {
-        {
-            let mut told = self.shared.lock();
-            (told.ended, told.filling) = (true, None);
-        }
-        if let Some(other) = self.seat.put_beside(None)
+        if let Some(other) = self.leave()
             && let Err(error) = other.backend.close().await
         {
             tracing::warn!(%error, "the other side of the migration is not closed in order");
         }
+    }
+
+    fn leave(&self) -> Option<Occupant> {
+        {
+            let mut told = self.shared.lock();
+            (told.ended, told.filling) = (true, None);
+        }
+        self.seat.put_beside(None)
     }
 }

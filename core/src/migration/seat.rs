@@ -84,6 +84,16 @@ impl Seat {
         std::mem::replace(&mut *self.lock(), other)
     }
 
+    /// Has this be the other side unless there is one. Tells whether it is.
+    pub(crate) fn put_if_free(&self, other: Occupant) -> bool {
+        let mut beside = self.lock();
+        let is_free = beside.is_none();
+        if is_free {
+            *beside = Some(other);
+        }
+        is_free
+    }
+
     pub(crate) fn set_settled(&self, is_settled: bool) {
         self.is_unsettled.store(!is_settled, Ordering::Release);
     }
