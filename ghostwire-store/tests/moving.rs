@@ -41,7 +41,12 @@ fn config(directory: &Path) -> Config {
     config
 }
 
+/// The store is made before it is said where it is to move.
 async fn open(config: &Config) -> (Arc<dyn Store>, Migrations) {
+    if !config.backend.path().unwrap().exists() {
+        let before = Config { migration: Config::default().migration, ..config.clone() };
+        Opener::new(&before).open().await.unwrap().close().await.unwrap();
+    }
     Opener::new(config).admin_socket_served(false).open_movable().await.unwrap()
 }
 
@@ -312,14 +317,13 @@ async fn what_is_no_target_is_refused_before_anything_changes() {
         let options = LibsqlOptions { path: link.clone(), ..LibsqlOptions::default() };
         target.backend = BackendChoice::Libsql(options);
     });
-    let error = Opener::new(&same).open_movable().await.unwrap_err();
-    assert!(
-        matches!(
-            error.kind(),
-            ErrorKind::Busy | ErrorKind::Restricted | ErrorKind::InvalidArgument
-        ),
-        "{error}"
-    );
+    let (store, migrations) = open(&same).await;
+    let refusals = [migrations.plan().await.unwrap().refused, {
+        migrations.start(BY).await.err().map(|error| error.to_string())
+    }];
+    assert!(refusals.iter().all(Option::is_some), "{refusals:?}");
+    add(store.as_ref(), "by-its-own-name").await;
+    store.close().await.unwrap();
     // A network of its own.
     let other = directory.path().join("other.db");
     let foreign = at(&|target| {
@@ -428,4 +432,97 @@ async fn a_source_that_was_put_back_is_told_from_what_the_target_follows() {
     add(store.as_ref(), "goes-on").await;
     store.verify().await.unwrap();
     store.close().await.unwrap();
+}
+
+/// What one of the two stores lacks, and how it gets it back.
+fn spoil(directory: &Path, how: &str) -> Box<dyn FnOnce()> {
+    let (file, aside) = (directory.join("target.db"), directory.join("aside"));
+    match how {
+        "gone" => {
+            std::fs::rename(&file, &aside).unwrap();
+            Box::new(move || std::fs::rename(aside, file).unwrap())
+        }
+        "cut short" => {
+            std::fs::copy(&file, &aside).unwrap();
+            std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(100).unwrap();
+            Box::new(move || std::fs::rename(aside, file).unwrap())
+        }
+        how => panic!("{how}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_served_while_the_one_that_follows_cannot_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    migrations.start(BY).await.unwrap();
+    reaches(&migrations, Stage::Mirror).await;
+    store.close().await.unwrap();
+    for how in ["gone", "cut short"] {
+        let mend = spoil(directory.path(), how);
+        let (store, migrations) = open(&config).await;
+        add(store.as_ref(), &format!("while-{}", how.replace(' ', "-"))).await;
+        let error = errs(&migrations).await;
+        assert!(error.contains("cannot be opened"), "{how}: {error}");
+        assert!(migrations.advance(BY).await.is_err(), "{how}");
+        let reader = Opener::new(&config).read_only(true).open().await;
+        drop(reader);
+        mend();
+        // It is taken up by itself.
+        loop {
+            let status = migrations.status().await.unwrap();
+            if status.stage == Stage::Mirror && status.lag == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        store.close().await.unwrap();
+    }
+    // Somebody else has it open.
+    let target =
+        Config { migration: Config::default().migration, ..config.for_store("next").unwrap() };
+    let held = Opener::new(&target).create(false).open_backend().await.unwrap();
+    let (store, migrations) = open(&config).await;
+    add(store.as_ref(), "while-held").await;
+    errs(&migrations).await;
+    held.close().await.unwrap();
+    while migrations.advance(BY).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(store.info().backend.name, "zqlite");
+    assert!(has(store.as_ref(), "while-held") && has(store.as_ref(), "while-gone"));
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_is_gone_for_good_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    migrations.start(BY).await.unwrap();
+    reaches(&migrations, Stage::Mirror).await;
+    store.close().await.unwrap();
+    for file in files_of(directory.path(), "target.db") {
+        std::fs::remove_file(file).unwrap();
+    }
+    let (store, migrations) = open(&config).await;
+    errs(&migrations).await;
+    migrations.abort(BY).await.unwrap();
+    assert!(store.consumers().list().await.unwrap().is_empty());
+    migrations.start(BY).await.unwrap();
+    reaches(&migrations, Stage::Mirror).await;
+    store.close().await.unwrap();
+}
+
+/// Where a network that has moved was, no other is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_made_where_neither_store_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    refused(Opener::new(&config).open().await, ErrorKind::NotFound, "migration.target");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

@@ -130,7 +130,7 @@ pub struct Status {
     pub target: SideStatus,
     /// Which of the two is served.
     pub served: String,
-    /// Commits that the other one lacks.
+    /// Commits that the other one lacks, as far as that is known.
     pub lag: u64,
     /// How far the copy is, while it is made.
     pub copy: Option<CopyStatus>,
@@ -305,24 +305,30 @@ impl Migration {
     /// Where it stands.
     ///
     /// # Errors
-    /// `Unavailable` if the database that is served does not answer, or the other one never did.
+    /// `Unavailable` if the database that is served does not answer.
     pub async fn status(&self) -> Result<Status> {
         let (sitting, beside) = (self.seat.sitting(), self.seat.beside());
         let Some(beside) = beside else {
             return Err(Error::new(ErrorKind::NotFound, "no migration of this store is under way"));
         };
         let served = sitting.backend.head().await?;
-        let (other, error) = self.other_head(&served, beside.backend.head().await)?;
-        let heads = [served, other];
+        let (other, error) = self.other_head(&served, beside.backend.head().await);
         let pair = Pair {
-            first: Some(super::Seen::of(&heads[0])),
-            second: Some(super::Seen::of(&heads[1])),
+            first: Some(super::Seen::of(&served)),
+            second: other.as_ref().map(super::Seen::of),
         };
         let stage = Stage::of(&pair);
+        let lag = other.map_or(served.position, |other| other.position);
+        let lag = served.position.get().abs_diff(lag.get());
         let part = |head: &Head| head.membership.map(|membership| membership.part);
-        let served_is_target =
-            part(&heads[0]) == Some(Part::Target) || part(&heads[1]) == Some(Part::Source);
-        let (served, other) = (side_status(&sitting, &heads[0]), side_status(&beside, &heads[1]));
+        let served_is_target = part(&served) == Some(Part::Target)
+            || other.as_ref().and_then(part) == Some(Part::Source);
+        let other = match &other {
+            Some(other) => side_status(&beside, other),
+            None => unknown_side(&beside, &served),
+        };
+        let migration = served.membership.map(|it| it.migration.to_string());
+        let served = side_status(&sitting, &served);
         let [source, target] = match served_is_target {
             true => [other, served],
             false => [served, other],
@@ -331,11 +337,11 @@ impl Migration {
         let copy = (stage == Stage::Filling).then(|| self.copy_status(&told));
         Ok(Status {
             stage,
-            migration: heads[0].membership.map(|it| it.migration.to_string()),
+            migration,
             source,
             target,
             served: if served_is_target { Part::Target } else { Part::Source }.name().to_owned(),
-            lag: heads[0].position.get().saturating_sub(heads[1].position.get()),
+            lag,
             copy,
             running: told.running.clone(),
             last_stall_ms: told
@@ -346,16 +352,16 @@ impl Migration {
     }
 
     /// The head of the other side or, while that does not answer, what it was when it did.
-    fn other_head(&self, served: &Head, other: Result<Head>) -> Result<(Head, Option<Error>)> {
+    fn other_head(&self, served: &Head, other: Result<Head>) -> (Option<Head>, Option<Error>) {
         let mut told = self.shared.lock();
         match other {
             Ok(other) => {
                 told.heads = [Some(*served), Some(other)];
-                Ok((other, None))
+                (Some(other), None)
             }
             Err(error) => {
-                let known = told.heads.iter().flatten().find(|head| head.side != served.side);
-                known.map_or_else(|| Err(error.clone()), |head| Ok((*head, Some(error.clone()))))
+                let mut known = told.heads.iter().flatten();
+                (known.find(|head| head.side != served.side).copied(), Some(error))
             }
         }
     }
@@ -488,6 +494,19 @@ fn side_status(side: &Occupant, head: &Head) -> SideStatus {
         role: record.role.name().to_owned(),
         epoch: record.epoch,
         position: head.position,
+    }
+}
+
+/// The other side of `served` where nobody has seen it yet.
+fn unknown_side(side: &Occupant, served: &Head) -> SideStatus {
+    let info = side.backend.info();
+    SideStatus {
+        side: served.membership.map_or_else(String::new, |it| it.peer.to_string()),
+        backend: info.name.to_owned(),
+        location: info.location,
+        role: "unknown".to_owned(),
+        epoch: served.epoch,
+        position: Position::ZERO,
     }
 }
 
@@ -675,6 +694,9 @@ impl Driver {
 
     async fn carry_out(&self, order: Order) -> Result<()> {
         let mover = self.mover()?;
+        if order == Order::Abort {
+            return self.abort(&mover).await;
+        }
         let pair = mover.look().await?;
         let (Some(first), Some(second)) = (pair.first, pair.second) else {
             return Err(Refusal::NobodyThere.error());
@@ -725,7 +747,12 @@ impl Driver {
     /// Once the source's record says that the target is given up, it is, whether or not the target could be
     /// told. Opened beside the source it learns of it.
     async fn abort(&self, mover: &Mover) -> Result<()> {
-        let Err(error) = mover.take(Event::Abort).await else { return Ok(()) };
+        let aborted = match mover.look().await {
+            Ok(_) => mover.take(Event::Abort).await.map(drop),
+            // Without its source it is nothing by itself.
+            Err(_) => mover.abort_alone().await,
+        };
+        let Err(error) = aborted else { return Ok(()) };
         if self.seat.sitting().backend.head().await?.membership.is_some() {
             return Err(error);
         }

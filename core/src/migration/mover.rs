@@ -207,6 +207,18 @@ impl Mover {
         }
     }
 
+    /// Has the first side give up the second one, which does not answer. It learns of it when it is opened beside
+    /// the first one; by itself it is no store.
+    pub(crate) async fn abort_alone(&self) -> Result<()> {
+        let first = Some(Seen::of(&self.first.head().await?));
+        let pair = Pair { first, second: None };
+        match step(&pair, Event::Abort) {
+            Step::Write(writes) => self.write(&pair, &writes).await,
+            Step::Refuse(refusal) => Err(refusal.error()),
+            _ => Err(Error::new(ErrorKind::Conflict, "somebody else changes the migration")),
+        }
+    }
+
     async fn write(&self, pair: &Pair, writes: &[Write]) -> Result<()> {
         for write in writes {
             tracing::info!(

@@ -1,5 +1,6 @@
 //! From a configuration to a store.
 
+mod absent;
 #[cfg(all(feature = "admin", unix))]
 mod admin;
 #[cfg(feature = "zqlite")]
@@ -306,7 +307,7 @@ impl<'c> Opener<'c> {
         let key = self.key_before()?;
         let beneath = self.open_beneath(Some(&key)).await?;
         made.keep();
-        self.open_seated(base, (beneath, key), None).await
+        self.open_seated(base, (beneath, key), None, None).await
     }
 
     /// Opens a store on what was opened, with the other side of a migration beside it.
@@ -315,12 +316,16 @@ impl<'c> Opener<'c> {
         base: &Opener<'_>,
         (beneath, key): (Beneath, Key),
         beside: Option<Occupant>,
+        absent: Option<Arc<absent::Absent>>,
     ) -> Result<(Arc<dyn Store>, Migrations)> {
         let manager = beneath.manager(self.read_only).await;
         let Beneath { backend, hash_keys, .. } = beneath;
         let materialize = materialize(&self.config.backend);
         let seat = Seat::new(Occupant { backend, keys: manager, materialize });
         seat.put_beside(beside);
+        if let Some(absent) = absent {
+            absent.stands_at(&seat);
+        }
         let opened = self.open_on(base, &seat, key, hash_keys).await;
         if opened.is_err() {
             // Its files must not stay locked.

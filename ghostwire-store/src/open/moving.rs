@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use ghostwire_store_core::Store;
-use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::backend::{Backend, Head};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::migration::{Found, Occupant, Which, find_served};
+use ghostwire_store_core::migration::{Found, Occupant, Role, Which, find_served};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
 
+use super::absent::Absent;
 use super::key::Key;
 use super::place::is_missing;
 use super::{Beneath, Opener, materialize};
@@ -25,11 +26,11 @@ impl<'c> Opener<'c> {
         Opener { config, ..self.clone() }
     }
 
-    /// The configuration of the target, if there is one whose record may say something.
+    /// The configuration of the target, if one is named that is in a file.
     pub(super) fn other_side(&self) -> Result<Option<Config>> {
         let Some(name) = &self.config.migration.target else { return Ok(None) };
         let target = self.config.for_store(name)?;
-        Ok(target.backend.path().is_some_and(|path| !is_missing(path)).then_some(target))
+        Ok(target.backend.path().is_some().then_some(target))
     }
 
     /// Which of both stores is the network, by their records. Both are only read.
@@ -39,27 +40,33 @@ impl<'c> Opener<'c> {
     pub async fn served_config(&self) -> Result<Config> {
         self.config.check()?;
         let Some(target) = self.other_side()? else { return Ok(self.config.clone()) };
-        if self.config.backend.path().is_some_and(is_missing) {
+        if is_gone(&target) {
+            return Ok(self.config.clone());
+        }
+        if is_gone(self.config) {
             return Ok(target);
         }
-        let mut heads = Vec::new();
-        for config in [self.config, &target] {
-            let opener = self.with_config(config).create(false).read_only(true);
-            let backend = opener.open_backend().await?;
-            let head = backend.head().await;
-            backend.close().await?;
-            heads.push(head?);
-        }
-        let is_target = match heads.as_slice() {
-            [source, target] => {
+        let heads = (self.head_of(self.config).await, self.head_of(&target).await);
+        let is_target = match heads {
+            (Ok(source), Ok(target)) => {
                 let (here, there) = (source.record(), target.record());
                 let is_of_both = target.membership.is_some_and(|it| it.peer == source.side)
                     || source.membership.is_some_and(|it| it.peer == target.side);
                 is_of_both && there.role.is_active() && !here.role.is_active()
             }
-            _ => false,
+            (Ok(source), Err(_)) if serves_without(&source, true) => false,
+            (Err(_), Ok(target)) if serves_without(&target, false) => true,
+            (Err(error), _) | (_, Err(error)) => return Err(error),
         };
         Ok(if is_target { target } else { self.config.clone() })
+    }
+
+    async fn head_of(&self, config: &Config) -> Result<Head> {
+        let opener = self.with_config(config).create(false).read_only(true);
+        let backend = opener.open_backend().await?;
+        let head = backend.head().await;
+        backend.close().await?;
+        head
     }
 
     /// Opens both, ends what was broken off, and serves the side that the records name.
@@ -72,19 +79,19 @@ impl<'c> Opener<'c> {
             return self.with_config(&served).open_alone(self).await;
         }
         let there = self.with_config(target).create(false);
-        if self.config.backend.path().is_some_and(is_missing) {
+        if is_gone(self.config) {
+            if is_gone(target) {
+                return Err(neither_is_there(self.config, target));
+            }
             // It was left, and its file removed; no new one is made in its place.
             return there.open_alone(self).await;
         }
         let here = self.clone().create(false);
-        let first = here.open_side().await?;
-        let second = match there.open_side().await {
-            Ok(second) => second,
-            Err(error) => {
-                // Its files must not stay locked.
-                let _ = first.0.backend.close().await;
-                return Err(error);
-            }
+        let (first, second) = match (here.open_side().await, there.open_side().await) {
+            (Ok(first), Ok(second)) => (first, second),
+            (Ok(side), Err(error)) => return self.open_without((&here, side), &there, error).await,
+            (Err(error), Ok(side)) => return self.open_without((&there, side), &here, error).await,
+            (Err(error), Err(_)) => return Err(error),
         };
         let backends = [first.0.backend.clone(), second.0.backend.clone()];
         let found = find(&backends, self.config).await;
@@ -112,10 +119,45 @@ impl<'c> Opener<'c> {
                 None
             }
         };
-        served.open_seated(self, opened, beside).await
+        served.open_seated(self, opened, beside, None).await
     }
 
-    async fn open_side(&self) -> Result<(Beneath, Key)> {
+    /// Opens the one of both that can be opened, if its record says that it may be served without the other
+    /// one. That is tried again while it is served.
+    async fn open_without(
+        &self,
+        (served, opened): (&Opener<'_>, (Beneath, Key)),
+        other: &Opener<'_>,
+        error: Error,
+    ) -> Result<(Arc<dyn Store>, Migrations)> {
+        let is_source = served.config.store == self.config.store;
+        let backend = opened.0.backend.clone();
+        let head = match backend.head().await {
+            Ok(head) if serves_without(&head, is_source) => head,
+            _ => {
+                // Its files must not stay locked.
+                let _ = backend.close().await;
+                return Err(error);
+            }
+        };
+        let is_made_by_start = head.membership.is_none() && is_gone(other.config);
+        if !is_made_by_start {
+            tracing::warn!(
+                %error,
+                store = other.config.store,
+                "the other store of `migration.target` cannot be opened; this one is served alone"
+            );
+        }
+        let absent = head.membership.map(|it| Arc::new(Absent::new(other, it.peer, error)));
+        let beside = absent.clone().map(|absent| Occupant {
+            backend: absent,
+            keys: None,
+            materialize: materialize(&other.config.backend),
+        });
+        served.open_seated(self, opened, beside, absent).await
+    }
+
+    pub(super) async fn open_side(&self) -> Result<(Beneath, Key)> {
         self.config.check()?;
         let key = self.key_before()?;
         let beneath = self.open_beneath(Some(&key)).await?;
@@ -190,12 +232,45 @@ impl<'c> Opener<'c> {
     }
 }
 
+/// Whether a store may be served while the other one of `migration.target` cannot be looked at. A target that
+/// is part of no migration may be anybody's.
+fn serves_without(head: &Head, is_source: bool) -> bool {
+    let role = head.record().role;
+    let is_new = role == Role::None && head.membership.is_none();
+    match is_source {
+        true => role.serves_alone() || is_new,
+        false => role.serves_alone() && head.membership.is_some(),
+    }
+}
+
+fn is_gone(config: &Config) -> bool {
+    config.backend.path().is_some_and(is_missing)
+}
+
+/// Which one would be made nobody can tell: a network that has moved is no longer where it was.
+fn neither_is_there(source: &Config, target: &Config) -> Error {
+    let path = |config: &Config| config.backend.location().unwrap_or_default();
+    Error::new(
+        ErrorKind::NotFound,
+        "neither the store nor the one that it is to move to is there, and none is made in its place",
+    )
+    .with("path", path(source))
+    .with("target", path(target))
+    .with("key", "migration.target")
+    .with("help", "restore the files; or, to make a new store, leave migration.target out until it is made")
+}
+
 async fn find(backends: &[Arc<dyn Backend>; 2], config: &Config) -> Result<Found> {
     let [first, second] = backends;
-    // The follower is brought to the schema first: which of the two that is, is not known before. Both are
-    // brought there, and what a crash leaves is completed by the next opening.
-    for backend in [second, first] {
-        backend.migrate(Schema::current()).await?;
+    let heads = (first.head().await?, second.head().await?);
+    let names = |of: &Head, other: &Head| of.membership.is_some_and(|it| it.peer == other.side);
+    // What has nothing to do with the store is left as it is.
+    if names(&heads.0, &heads.1) || names(&heads.1, &heads.0) {
+        // The follower is brought to the schema first: which of the two that is, is not known before. Both are
+        // brought there, and what a crash leaves is completed by the next opening.
+        for backend in [second, first] {
+            backend.migrate(Schema::current()).await?;
+        }
     }
     find_served(first.clone(), second.clone(), move_options(config)).await
 }
