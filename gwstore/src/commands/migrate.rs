@@ -1,6 +1,7 @@
 //! `gwstore migrate`: moving the network to another backend, by the process that has the store open, or here if
 //! nobody has.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use ghostwire_store::admin::{Client, Migrations as _};
 use ghostwire_store::config::Config;
 use ghostwire_store::migration::{Migrations, Plan, SideStatus, Stage, Status};
 use ghostwire_store::{Error, ErrorKind, Result, Store};
+use ghostwire_store_sqlite::{
+    KEYRING_FILE, LOCK_FILE, RESERVE_FILE, files_of, resolved, with_suffix,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -155,21 +159,40 @@ async fn take(
 }
 
 async fn finish(hand: &Hand, config: &Config, shell: &mut Shell<'_>) -> Outcome {
-    let before = hand.status().await?;
     hand.ask(MigrateRequest::Finish).await?;
-    let left = before.and_then(|status| status.source.location);
+    let left = left_of_source(config);
+    let target = config.migration.target.as_deref().unwrap_or_default();
+    let key = config.for_store(target).ok().and_then(|target| target.secret_key_path());
+    let key = key.filter(|key| key.exists());
     if shell.json {
-        return shell.object(&json!({ "stage": Stage::TargetOnly, "left": left }));
+        let left: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
+        let keep = key.map(|key| key.display().to_string());
+        return shell.object(&json!({ "stage": Stage::TargetOnly, "left": left, "keep": keep }));
     }
     shell.say("The network is on the target alone.")?;
-    if let Some(left) = left {
-        shell.say(format_args!("The source, which nobody serves any more: {left}"))?;
-    }
-    let target = config.migration.target.as_deref().unwrap_or_default();
     shell.say(format_args!(
-        "Say store = \"{target}\" in the flag file and leave migration.target out, then the source's files can be removed, \
-         with their backups: `gwstore doctor` lists what lies beside them."
-    ))
+        "Say store = \"{target}\" in the flag file, leave migration.target out, and start the process anew. Then these \
+         files of the source can be removed, and nothing else:"
+    ))?;
+    for path in left {
+        shell.say(format_args!("  {}", path.display()))?;
+    }
+    match key {
+        Some(key) => shell.say(format_args!(
+            "Keep {}: every credential is hashed with this key, and the target uses it.",
+            key.display()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The files of the source that are there: the database, what its engine and its lock left, and its keyring. Its
+/// hash key is the target's, too.
+fn left_of_source(config: &Config) -> Vec<PathBuf> {
+    let Some(path) = config.backend.path() else { return Vec::new() };
+    let path = resolved(path);
+    let beside = [LOCK_FILE, RESERVE_FILE, KEYRING_FILE].map(|suffix| with_suffix(&path, suffix));
+    files_of(&path).chain(beside).filter(|path| path.exists()).collect()
 }
 
 fn none(config: &Config, shell: &mut Shell<'_>) -> Outcome {

@@ -12,15 +12,18 @@ use crate::support::Place;
 fn place() -> Place {
     let place = Place::new();
     place.init("libsql");
+    // Under a name of neither store, since it outlives the one that it was made with.
+    fs::rename(place.file("libsql.db.key"), place.file("hash.key")).unwrap();
     place.write(
         "feature-flags.toml",
         "[development.stores.main]\n\
          backend = 'libsql'\n\
          path = 'libsql.db'\n\
+         secret_key_file = 'hash.key'\n\
          [development.stores.next]\n\
          backend = 'zqlite'\n\
          path = 'next.db'\n\
-         secret_key_file = 'libsql.db.key'\n\
+         secret_key_file = 'hash.key'\n\
          [development.migration]\n\
          target = 'next'\n\
          max_stall_ms = 60000\n",
@@ -40,6 +43,12 @@ fn stands(place: &Place, stage: &str, served: &str) {
 
 fn add(place: &Place, name: &str) {
     place.run(&format!("user create {name}")).ok();
+}
+
+/// The files that can be removed, as the last command names them.
+fn removable(out: &str) -> Vec<String> {
+    let lines = out.lines().filter_map(|line| line.strip_prefix("  "));
+    lines.map(str::to_owned).collect()
 }
 
 #[track_caller]
@@ -83,7 +92,10 @@ fn a_served_network_moves_is_killed_goes_back_and_moves_for_good() {
     add(&place, "doris");
     place.run("migrate abort").refused(&["confirmation"]);
     place.run("migrate advance").ok();
-    place.run("migrate finish --yes").ok().says(&["target alone", "libsql.db", "migration.target"]);
+    let finished = place.run("migrate finish --yes").ok();
+    let left = removable(&finished.out);
+    finished.says(&["target alone", "migration.target", "Keep", "hash.key"]);
+    assert!(left.iter().any(|file| file.ends_with("libsql.db")), "{left:?}");
     has(&place, &["anna", "berta", "carla", "doris"]);
     place.run("migrate back").refused(&["no migration"]);
     place.run("verify").ok();
@@ -95,6 +107,12 @@ fn a_served_network_moves_is_killed_goes_back_and_moves_for_good() {
     place.write("feature-flags.toml", flags);
     place.run("--store next list users").ok().says(&["doris"]);
     place.run("--store main list users").refused(&["retired"]);
+    // Once what it names is removed, the network is what it was, and its credentials are good.
+    for file in left {
+        fs::remove_file(file).unwrap();
+    }
+    place.run("--store next user create emil").ok();
+    place.run("--store next verify").ok();
     for action in ["start", "advance", "back", "finish"] {
         place.run("--store next list audit").ok().says(&[&format!("migration.{action}")]);
     }
