@@ -41,6 +41,16 @@ pub struct LogEntry {
     pub rows: Vec<RowChange>,
 }
 
+impl LogEntry {
+    /// About as many bytes as it takes in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        let row =
+            |row: &RowChange| row.key.as_bytes().len() + row.body.as_ref().map_or(0, Bytes::len);
+        let block = self.block.as_ref().map_or(0, |block| block.bytes.len());
+        (block + self.rows.iter().map(row).sum::<usize>()) as u64
+    }
+}
+
 /// A registered reader of the log: a mirror, a follower, a backup. Blocks and entries after its position
 /// are kept for it, up to a limit of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,7 +218,20 @@ pub(crate) async fn read(
     last: Position,
     limit: usize,
 ) -> Result<Vec<LogEntry>> {
-    let mut entries: Vec<LogEntry> = Vec::new();
+    read_bytes(backend, after, last, (limit, u64::MAX)).await
+}
+
+/// The same, and no further commit once these have that many bytes.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn read_bytes(
+    backend: &dyn Backend,
+    after: Position,
+    last: Position,
+    (limit, max_bytes): (usize, u64),
+) -> Result<Vec<LogEntry>> {
+    let (mut entries, mut bytes): (Vec<LogEntry>, u64) = (Vec::new(), 0);
     let (mut next, mut parts) = (after.next(), Vec::new());
     let mut from = key_of(next);
     while next <= last && entries.len() < limit {
@@ -232,8 +255,13 @@ pub(crate) async fn read(
             parts.push(row);
             let complete = parts.first().is_some_and(|row| parts.len() == row.parts as usize);
             if complete {
-                entries.push(entry_of(backend, &std::mem::take(&mut parts)).await?);
+                let entry = entry_of(backend, &std::mem::take(&mut parts)).await?;
+                bytes = bytes.saturating_add(entry.bytes());
+                entries.push(entry);
                 next = next.next();
+                if bytes >= max_bytes {
+                    return Ok(entries);
+                }
                 if entries.len() == limit {
                     break;
                 }

@@ -17,7 +17,7 @@ use super::{apply, plan};
 use crate::backend::{Backend, Commit, Head};
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::feed;
+use crate::log::feed::{self, LogEntry};
 use crate::position::Position;
 
 /// How a network is moved.
@@ -124,8 +124,16 @@ pub struct Mover {
     options: MoveOptions,
 }
 
-/// How many commits are read at once; one may have 256 MiB.
+/// How many commits are read at once, and about how many bytes: one alone may have 256 MiB.
 const ENTRIES_PER_READ: usize = 64;
+const BYTES_PER_READ: u64 = 16 << 20;
+
+/// What was sent at once.
+struct Sent {
+    commits: u64,
+    /// Nothing was left when it was read.
+    is_all: bool,
+}
 
 impl Mover {
     /// Of these two databases, whichever of them is written.
@@ -278,7 +286,7 @@ impl Mover {
     async fn catch_up(&self, from: Which) -> Result<bool> {
         const PATIENCE: usize = 8;
         let (mut least, mut in_vain) = (u64::MAX, 0);
-        while self.ship(from).await? >= ENTRIES_PER_READ as u64 {
+        while !self.ship_until(from, None).await?.is_all {
             let lag = self.lag().await?;
             in_vain = if lag < least { 0 } else { in_vain + 1 };
             least = least.min(lag);
@@ -295,11 +303,11 @@ impl Mover {
     /// # Errors
     /// `Compacted` if they are not kept; those of any write.
     pub async fn ship(&self, from: Which) -> Result<u64> {
-        self.ship_until(from, None).await
+        self.ship_until(from, None).await.map(|sent| sent.commits)
     }
 
     /// The same, and begins with no commit after that time.
-    async fn ship_until(&self, from: Which, ends: Option<Instant>) -> Result<u64> {
+    async fn ship_until(&self, from: Which, ends: Option<Instant>) -> Result<Sent> {
         let (source, target) = (self.side(from), self.side(from.other()).backend()?);
         let mut head = target.head().await?;
         require_follower(source, &head).await?;
@@ -308,9 +316,12 @@ impl Mover {
             copy::fold(target.as_ref()).await?;
             head = target.head().await?;
         }
-        let entries = source.entries(head.position, ENTRIES_PER_READ).await?;
+        let limits = (ENTRIES_PER_READ, BYTES_PER_READ);
+        let entries = source.entries(head.position, limits).await?;
+        let bytes = entries.iter().map(LogEntry::bytes).sum::<u64>();
+        let is_all = entries.len() < ENTRIES_PER_READ && bytes < BYTES_PER_READ;
         if entries.is_empty() {
-            return Ok(0);
+            return Ok(Sent { commits: 0, is_all });
         }
         let oldest = source.head().await?.oldest_block;
         let mut sent = 0;
@@ -331,7 +342,7 @@ impl Mover {
             let taken = Position::new(head.position.get().saturating_sub(1));
             source.let_go(&follower(&membership)?, taken).await?;
         }
-        Ok(sent)
+        Ok(Sent { commits: sent, is_all: is_all && sent == entries.len() as u64 })
     }
 
     async fn ship_all(&self, from: Which) -> Result<()> {
@@ -402,7 +413,7 @@ impl Mover {
         loop {
             let sent = self.ship_until(from, Some(stall.ends)).await?;
             self.require_time(stall)?;
-            if sent == 0 {
+            if sent.commits == 0 {
                 return Ok(());
             }
         }
