@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::copy::CopyProgress;
-use super::mover::{MoveOptions, Mover, Next, Standing};
+use super::mover::{MoveOptions, Mover, Next, Standing, Taken};
 use super::plan::check_start;
 use super::record::{Part, Role};
 use super::refusal::Refusal;
@@ -278,7 +278,14 @@ impl Migration {
             begun,
             shared: shared.clone(),
         };
-        let driver = Driver { store, seat, options, shared, is_doubtful: Cell::new(false) };
+        let driver = Driver {
+            store,
+            seat,
+            options,
+            shared,
+            is_doubtful: Cell::new(false),
+            taken: Taken::default(),
+        };
         threads::start("ghostwire-store-migrate", Waits::Timers, move |runtime| {
             runtime.block_on(async {
                 if let Some(migration) = begins {
@@ -518,6 +525,7 @@ struct Driver {
     shared: Arc<Shared>,
     /// Something failed, so the other side is opened anew before it is asked again.
     is_doubtful: Cell<bool>,
+    taken: Taken,
 }
 
 impl Driver {
@@ -620,7 +628,8 @@ impl Driver {
             return Err(Error::new(ErrorKind::Unavailable, "the store was closed"));
         };
         let store = StoreHandle::of(core);
-        Ok(Mover::new(Side::open(&store), Side::closed(other.backend), self.options))
+        let mover = Mover::new(Side::open(&store), Side::closed(other.backend), self.options);
+        Ok(mover.going_on(self.taken.clone()))
     }
 
     /// Does what is left to do, or some of it. Tells how many commits were sent.

@@ -2,8 +2,8 @@
 //! other.
 
 use std::cmp;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -122,11 +122,47 @@ pub struct Mover {
     first: Side,
     second: Side,
     options: MoveOptions,
+    taken: Taken,
 }
 
 /// How many commits are read at once, and about how many bytes: one alone may have 256 MiB.
 const ENTRIES_PER_READ: usize = 64;
 const BYTES_PER_READ: u64 = 16 << 20;
+
+/// So much may be kept for the other side that it has taken already.
+const BYTES_KEPT: u64 = 16 << 20;
+
+/// What the other side has taken, and the authority keeps still. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Taken(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: u64,
+    /// There is something.
+    is_pending: bool,
+    let_go_at: Option<Instant>,
+}
+
+impl Taken {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what was taken, and tells whether it is much or was kept for long.
+    fn is_due(&self, bytes: u64, bound: u64) -> bool {
+        const LONGEST: Duration = Duration::from_secs(1);
+        let mut kept = self.lock();
+        kept.bytes = kept.bytes.saturating_add(bytes);
+        kept.is_pending |= bytes > 0;
+        let is_long = kept.let_go_at.is_none_or(|at| at.elapsed() >= LONGEST);
+        kept.is_pending && (is_long || kept.bytes >= bound)
+    }
+
+    fn was_let_go(&self) {
+        *self.lock() = Kept { let_go_at: Some(Instant::now()), ..Kept::default() };
+    }
+}
 
 /// What was sent at once.
 struct Sent {
@@ -139,7 +175,12 @@ impl Mover {
     /// Of these two databases, whichever of them is written.
     #[must_use]
     pub fn new(first: Side, second: Side, options: MoveOptions) -> Self {
-        Self { first, second, options }
+        Self { first, second, options, taken: Taken::default() }
+    }
+
+    /// The same, if it goes on with what another one has sent.
+    pub(crate) fn going_on(self, taken: Taken) -> Self {
+        Self { taken, ..self }
     }
 
     fn side(&self, which: Which) -> &Side {
@@ -321,6 +362,7 @@ impl Mover {
         let bytes = entries.iter().map(LogEntry::bytes).sum::<u64>();
         let is_all = entries.len() < ENTRIES_PER_READ && bytes < BYTES_PER_READ;
         if entries.is_empty() {
+            self.let_go(source, head.position, 0).await?;
             return Ok(Sent { commits: 0, is_all });
         }
         let oldest = source.head().await?.oldest_block;
@@ -337,12 +379,23 @@ impl Mover {
             tokio::task::yield_now().await;
         }
         target.confirm().await?;
-        if let Some(membership) = source.head().await?.membership {
-            // The last one stays, so that the two can be compared.
-            let taken = Position::new(head.position.get().saturating_sub(1));
-            source.let_go(&follower(&membership)?, taken).await?;
-        }
+        self.let_go(source, head.position, bytes).await?;
         Ok(Sent { commits: sent, is_all: is_all && sent == entries.len() as u64 })
+    }
+
+    /// Has the authority keep nothing any longer that the other side has taken. That is a commit of its own, so
+    /// not after every one that was sent.
+    async fn let_go(&self, source: &Side, taken: Position, bytes: u64) -> Result<()> {
+        let bound = BYTES_KEPT.min(self.options.max_kept_bytes / 4);
+        if !self.taken.is_due(bytes, bound) {
+            return Ok(());
+        }
+        let Some(membership) = source.head().await?.membership else { return Ok(()) };
+        // The last one stays, so that the two can be compared.
+        let taken = Position::new(taken.get().saturating_sub(1));
+        source.let_go(&follower(&membership)?, taken).await?;
+        self.taken.was_let_go();
+        Ok(())
     }
 
     async fn ship_all(&self, from: Which) -> Result<()> {
