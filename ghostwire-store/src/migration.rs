@@ -318,7 +318,7 @@ impl Migrations {
         migration.back(by).await.map_err(|error| error.during("migration.back"))
     }
 
-    /// Gives the target up. What is left of it is no store.
+    /// Aborts it: the target cannot be opened as a store then.
     ///
     /// # Errors
     /// `Restricted` once the target is served; as [`advance`](Self::advance).

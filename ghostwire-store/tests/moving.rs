@@ -89,7 +89,7 @@ fn refused<T>(outcome: Result<T>, kind: ErrorKind, says: &str) -> Error {
     error
 }
 
-/// Somebody who writes all the time, and is never told no.
+/// Somebody who writes all the time, and of whom no write is refused.
 struct Writing {
     ends: Arc<AtomicBool>,
     written: tokio::task::JoinHandle<Vec<String>>,
@@ -219,7 +219,7 @@ async fn whoever_opens_both_goes_on_where_it_was_left() {
     migrations.advance(BY).await.unwrap();
     assert_eq!(store.digests().await.unwrap(), digests);
     store.close().await.unwrap();
-    // One side alone: the one that follows is no store, and the other serves.
+    // One side alone: the one that follows cannot be opened as a store, and the other serves.
     let without =
         |config: &Config| Config { migration: Config::default().migration, ..config.clone() };
     let error = refused(

@@ -217,7 +217,7 @@ async fn migrate(served: &Served, request: MigrateRequest, to: &Answering) -> Re
         done
     });
     done.await.unwrap_or_else(|error| {
-        let message = "a step of the migration was broken off; its status tells where it stands";
+        let message = "a step of the migration was interrupted; its status tells where it stands";
         Err(Error::new(ErrorKind::OutcomeUnknown, message).because(error))
     })
 }

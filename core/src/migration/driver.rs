@@ -39,7 +39,7 @@ pub enum Stage {
     TargetReads,
     /// The target is served alone: there is no way back.
     TargetOnly,
-    /// A step was broken off, and is ended as soon as both sides answer.
+    /// A step was interrupted, and is ended as soon as both sides answer.
     Between,
 }
 
@@ -138,7 +138,7 @@ pub struct Status {
     pub running: Option<Running>,
     /// How long nobody was served at the last hand-over, in milliseconds.
     pub last_stall_ms: Option<u64>,
-    /// Why the other side is not followed up at the moment.
+    /// Why the copy has fallen behind, or is not made, at the moment.
     pub last_error: Option<String>,
 }
 
@@ -405,7 +405,7 @@ impl Migration {
         self.status().await
     }
 
-    /// Gives the target up, which is nobody's store then.
+    /// Aborts it: the target cannot be opened as a store then.
     ///
     /// # Errors
     /// `Restricted` once the target is served; as [`advance`](Self::advance).
@@ -529,7 +529,7 @@ struct Driver {
 }
 
 impl Driver {
-    /// Writes the first records. Broken off after the source's it is under way, and is gone on with; where
+    /// Writes the first records. Interrupted after the source's it is under way, and is resumed; where
     /// that cannot be told it is found out later.
     async fn begin(&self, migration: MigrationId) -> Result<()> {
         let started = match self.mover() {
@@ -578,14 +578,14 @@ impl Driver {
                     continue;
                 }
             };
-            // Nobody is left to ask for anything; the other side is followed up all the same.
+            // Nobody is left to ask for anything; the copy is sent what it lacks all the same.
             let Some((order, answer)) = order else {
                 is_deaf = true;
                 continue;
             };
             let done = match self.end_doubt().await {
                 Ok(()) => self.carry_out(order).await,
-                // The target need not answer to be given up.
+                // A migration is aborted without the target, too.
                 Err(_) if order == Order::Abort => self.carry_out(order).await,
                 Err(error) => Err(error),
             };
@@ -608,15 +608,15 @@ impl Driver {
         self.store.core().is_some_and(|core| !core.shared.closing.has_begun())
     }
 
-    /// Says once why the other side is not followed up, and once that it is again.
+    /// Says once why the copy has fallen behind, and once that it is sent what it lacks again.
     fn tell(&self, error: Option<Error>) {
         let mut told = self.shared.lock();
         match (&told.last_error, &error) {
             (None, Some(error)) => {
-                tracing::warn!(%error, "the other side of the migration is not followed up; trying again");
+                tracing::warn!(%error, "the copy has fallen behind; trying again");
             }
             (Some(_), None) => {
-                tracing::info!("the other side of the migration is followed up again")
+                tracing::info!("the copy is sent what it lacks again")
             }
             _ => {}
         }
@@ -668,7 +668,7 @@ impl Driver {
         if pair.first.is_some_and(|seen| seen.record.membership.is_none())
             && next == Next::Served(Service::Alone { authority: Which::First })
         {
-            // Given up or not begun, and both know it.
+            // Aborted or not begun, and both know it.
             self.end().await;
             return Ok(0);
         }
@@ -753,7 +753,7 @@ impl Driver {
         }
     }
 
-    /// Once the source's record says that the target is given up, it is, whether or not the target could be
+    /// Once the source's record says that the migration is aborted, it is, whether or not the target could be
     /// told. Opened beside the source it learns of it.
     async fn abort(&self, mover: &Mover) -> Result<()> {
         let aborted = match mover.look().await {
@@ -765,7 +765,7 @@ impl Driver {
         if self.seat.sitting().backend.head().await?.membership.is_some() {
             return Err(error);
         }
-        tracing::warn!(%error, "the target was given up, and could not be told");
+        tracing::warn!(%error, "the migration was aborted, and the target could not be told");
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Moving a live network from one database to another, and back.
 //!
 //! Each of the two databases, the *sides*, has a [`Record`] of its part in the network. Whoever opens
-//! them compares both records and knows what was under way and what to do next, wherever it was broken
-//! off. [`step`] is all of that: a pure function from what is seen of both sides, and what is wanted, to
+//! them compares both records and knows what was under way and what to do next, wherever it was
+//! interrupted. [`step`] is all of that: a pure function from what is seen of both sides, and what is wanted, to
 //! the next durable writes, in their order. [`settle`] says what follows from the outcomes of a commit
 //! that goes to both sides. `tests/migration_model` explores these two functions.
 //!

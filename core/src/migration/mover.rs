@@ -106,7 +106,7 @@ pub struct Standing {
 /// What is left to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// A step that was broken off.
+    /// A step that was interrupted.
     Resume,
     /// The copy.
     Fill,
@@ -226,7 +226,7 @@ impl Mover {
         self.take(Event::Start(migration)).await.map(drop)
     }
 
-    /// Ends what was broken off.
+    /// Ends what was interrupted.
     ///
     /// # Errors
     /// Those of any write; why nothing can be done.
@@ -234,7 +234,7 @@ impl Mover {
         self.take(Event::Resume).await
     }
 
-    /// Does what is asked for, and then whatever is left to be done. If it is broken off anywhere, the
+    /// Does what is asked for, and then whatever is left to be done. If it is interrupted anywhere, the
     /// same or [`resume`](Mover::resume) goes on.
     ///
     /// # Errors
@@ -256,8 +256,8 @@ impl Mover {
         }
     }
 
-    /// Has the first side give up the second one, which does not answer. It learns of it when it is opened beside
-    /// the first one; by itself it is no store.
+    /// Aborts it by the first side alone: the second one does not answer. It learns of it when it is opened beside
+    /// the first one; by itself it cannot be opened as a store.
     pub(crate) async fn abort_alone(&self) -> Result<()> {
         let first = Some(Seen::of(&self.first.head().await?));
         let pair = Pair { first, second: None };
@@ -298,7 +298,7 @@ impl Mover {
     }
 
     /// Copies the network, as far as there is something left to copy, and sends what is written meanwhile
-    /// until the copy is complete. May be broken off and called again.
+    /// until the copy is complete. May be interrupted and called again.
     ///
     /// # Errors
     /// `Conflict` if the target fell too far behind; those of any write.
@@ -379,7 +379,7 @@ impl Mover {
             tokio::task::yield_now().await;
         }
         target.confirm().await?;
-        self.let_go(source, head.position, bytes).await?;
+        self.let_go(source, head.position, bytes.max(1)).await?;
         Ok(Sent { commits: sent, is_all: is_all && sent == entries.len() as u64 })
     }
 
@@ -547,7 +547,7 @@ impl Mover {
         Ok(stall.began.elapsed())
     }
 
-    /// Ends what was broken off so that one side alone is written, and the other follows later.
+    /// Ends what was interrupted so that one side alone is written, and the other follows later.
     pub(crate) async fn settle(&self) -> Result<Next> {
         match self.resume().await? {
             // As completing does before its end. Nothing else makes it so.
@@ -573,7 +573,7 @@ pub struct Found {
     pub is_followed: bool,
 }
 
-/// Looks at two databases that nobody else has open, ends what was broken off, and tells which one is to be
+/// Looks at two databases that nobody else has open, ends what was interrupted, and tells which one is to be
 /// served. Two that have nothing to do with each other are no migration: the first is served.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ pub enum Refusal {
     Forked(Place, Place),
     /// The other side has to be seen before this one may be written.
     NeedsOther(Seen),
-    /// It is no store by itself.
+    /// It cannot be opened as a store by itself.
     NoStore(Seen),
     /// The step is not for this pair.
     NotNow(Seen, Seen),

@@ -123,7 +123,7 @@ pub enum Event {
     Undo,
     /// The side that follows is given up, for good.
     Complete,
-    /// The target is given up.
+    /// The migration is aborted.
     Abort,
     /// The other side is lost, and this one is to go on without it.
     Lost(Grounds),
@@ -198,7 +198,7 @@ pub enum Step {
     Refuse(Refusal),
 }
 
-/// The next step towards what is wanted. A step that was broken off is found again by its records.
+/// The next step towards what is wanted. A step that was interrupted is found again by its records.
 #[must_use]
 pub fn step(pair: &Pair, event: Event) -> Step {
     match (pair.first, pair.second) {
@@ -287,7 +287,7 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
             Event::Resume => serve(wa),
             _ => not_now(),
         },
-        // Given up, and the target does not know it yet.
+        // Aborted, and the target does not know it yet.
         (
             Role::ActiveAlone,
             Role::Filling
@@ -312,7 +312,7 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
         (Role::ActiveAlone, Role::Filling) if wed && same => {
             Step::Write(vec![role(a, Role::ActiveAsync)])
         }
-        // The start was cut.
+        // The start was interrupted.
         (Role::ActiveAsync, Role::None) if sa.names(&sb) => match event {
             Event::Abort if !sa.is_target() => Step::Write(vec![release()]),
             _ if sb.is_blank() => Step::Write(vec![filling(a, b)]),
@@ -337,7 +337,7 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
             Event::Resume => serve(wa),
             _ => not_now(),
         },
-        // Tightening or loosening was cut: tightened, unless it is to be loosened.
+        // Tightening or loosening was interrupted: tightened, unless it is to be loosened.
         (Role::ActiveSync, Role::PassiveAsync) if wed && same => match event {
             Event::Loosen if sb.place.position <= sa.place.position => {
                 Step::Write(vec![role(a, Role::ActiveAsync)])
@@ -407,7 +407,7 @@ fn filling(a: Side, b: Side) -> Write {
     write(b, Record { epoch: a.1.record.epoch, role: Role::Filling, membership })
 }
 
-/// The authority first: the other way round it would look like a start that was cut.
+/// The authority first: the other way round it would look like a start that was interrupted.
 fn abort(a: Side, b: Side) -> Step {
     if a.1.is_target() {
         return Step::Refuse(Refusal::NoWayBack);

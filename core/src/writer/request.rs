@@ -117,7 +117,7 @@ pub(crate) enum Moving {
     HandOver(MoveOptions),
     /// Leave the other one, for good.
     Complete(MoveOptions),
-    /// End what was broken off.
+    /// End what was interrupted.
     Settle(MoveOptions),
 }
 

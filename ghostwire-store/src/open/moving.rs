@@ -69,7 +69,7 @@ impl<'c> Opener<'c> {
         head
     }
 
-    /// Opens both, ends what was broken off, and serves the side that the records name.
+    /// Opens both, ends what was interrupted, and serves the side that the records name.
     pub(super) async fn open_of_two(
         &self,
         target: &Config,

@@ -55,7 +55,7 @@ fn question(command: &MigrateCommand) -> &'static str {
         MigrateCommand::Finish(_) => {
             "Leave the source for good? The network is then on the target alone, and there is no way back."
         }
-        _ => "Give the target up? What was copied is of no use then.",
+        _ => "Abort the migration? What was copied is of no use then.",
     }
 }
 
@@ -152,7 +152,7 @@ async fn take(
             if shell.json {
                 return shell.object(&json!({ "stage": Stage::SourceOnly }));
             }
-            shell.say("The migration was given up. The source is served alone; remove the target's files before another one begins.")
+            shell.say("The migration was aborted. The source is served alone; remove the target's files before another one begins.")
         }
         MigrateCommand::Finish(_) => finish(hand, config, shell).await,
     }
@@ -230,7 +230,7 @@ async fn wait(hand: &Hand, first: Status, shell: &mut Shell<'_>) -> Outcome<Stat
         tokio::time::sleep(EVERY).await;
         let Some(next) = hand.status().await? else {
             return Err(
-                Error::new(ErrorKind::Conflict, "the migration was given up meanwhile").into()
+                Error::new(ErrorKind::Conflict, "the migration was aborted meanwhile").into()
             );
         };
         status = next;
@@ -306,7 +306,7 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
         ));
     }
     if let Some(error) = &status.last_error {
-        pairs.push(("not followed up", error.clone()));
+        pairs.push(("the copy has fallen behind", error.clone()));
     }
     shell.pairs(&pairs)
 }

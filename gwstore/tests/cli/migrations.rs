@@ -126,7 +126,7 @@ fn a_network_that_nobody_serves_moves_by_the_command_itself() {
     place.run("migrate advance").ok().says(&["target-reads"]);
     add(&place, "berta");
     place.run("migrate back").ok();
-    place.run("migrate abort --yes").ok().says(&["given up"]);
+    place.run("migrate abort --yes").ok().says(&["aborted"]);
     has(&place, &["anna", "berta"]);
     place.run("migrate plan").refused(&["not empty"]);
     place.run("migrate start").refused(&["not empty"]);
