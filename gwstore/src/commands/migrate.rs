@@ -40,8 +40,8 @@ pub(super) async fn run(
     }
     let hand = match live::find(config, shell).await? {
         Found::Served(client) => Hand::Client(client.acting_as(actor())),
-        Found::Denied(error) => live::denied(Hand::open(config).await, error)?,
-        Found::Nobody => live::explained(Hand::open(config).await, config)?,
+        Found::Denied(error) => live::denied(Hand::open(config, command).await, error)?,
+        Found::Nobody => live::explained(Hand::open(config, command).await, config)?,
     };
     let done = take(&hand, config, command, shell).await;
     let closed = hand.close().await;
@@ -67,8 +67,10 @@ enum Hand {
 }
 
 impl Hand {
-    async fn open(config: &Config) -> Result<Self> {
-        let opener = opener(config).create(false);
+    async fn open(config: &Config, command: &MigrateCommand) -> Result<Self> {
+        // A plan goes on with nothing that was interrupted, and upgrades nothing.
+        let only_reads = matches!(command, MigrateCommand::Plan);
+        let opener = opener(config).create(false).read_only(only_reads);
         let opened = opener.open_movable().await.map_err(|error| advised(config, error));
         opened.map(|(store, migrations)| Self::Here(store, migrations))
     }
