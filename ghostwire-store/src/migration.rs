@@ -220,8 +220,30 @@ impl Migrations {
         })
     }
 
+    /// What is kept for whoever follows the log is each database's own, and would not be there after a move.
+    async fn require_no_consumers(&self) -> Result<()> {
+        let consumers = self.store()?.consumers().list().await?;
+        let names = consumers.iter().map(|consumer| consumer.name.as_str());
+        let others: Vec<_> = names
+            .filter(|name| !name.starts_with("migration-") && !name.starts_with("holding-"))
+            .collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Restricted,
+            "consumers of the log are registered, and would not be in the other database",
+        )
+        .with("consumers", others.join(", "))
+        .with(
+            "help",
+            "remove them (`gwstore consumers remove`), and register them anew after the move",
+        ))
+    }
+
     async fn refused(&self, target: &Config, makes_target: bool) -> Result<()> {
         self.require_stage(MigrationStage::Mirror)?;
+        self.require_no_consumers().await?;
         if self.current().await.is_some() {
             return Err(Error::new(ErrorKind::Busy, "a migration of this store is under way"));
         }
@@ -254,6 +276,7 @@ impl Migrations {
     pub async fn start(&self, by: &str) -> Result<Status> {
         let (store, target) = (self.store()?, self.target()?);
         self.require_stage(MigrationStage::Mirror)?;
+        self.require_no_consumers().await?;
         let mut current = self.0.current.try_lock().map_err(|_| {
             Error::new(ErrorKind::Busy, "somebody else is beginning a migration of this store")
         })?;
@@ -306,6 +329,7 @@ impl Migrations {
     pub async fn advance(&self, by: &str) -> Result<Status> {
         self.require_stage(MigrationStage::TargetReads)?;
         let migration = self.require_current().await?;
+        self.require_no_consumers().await?;
         migration.advance(by).await.map_err(|error| error.during("migration.advance"))
     }
 
@@ -315,6 +339,7 @@ impl Migrations {
     /// As [`advance`](Self::advance).
     pub async fn back(&self, by: &str) -> Result<Status> {
         let migration = self.require_current().await?;
+        self.require_no_consumers().await?;
         migration.back(by).await.map_err(|error| error.during("migration.back"))
     }
 

@@ -12,7 +12,9 @@ use std::time::Duration;
 use ghostwire_store::config::{
     BackendChoice, Config, LibsqlOptions, MigrationStage, NamedStore, ZqliteOptions,
 };
-use ghostwire_store::domain::{MetricPoint, NewPreAuthKey, NewUser, Sample, Timestamp};
+use ghostwire_store::domain::{
+    ConsumerName, MetricPoint, NewPreAuthKey, NewUser, Sample, Timestamp,
+};
 use ghostwire_store::migration::{Migrations, Stage, Status};
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store};
 
@@ -525,4 +527,24 @@ async fn nothing_is_made_where_neither_store_is_there() {
     let config = config(directory.path());
     refused(Opener::new(&config).open().await, ErrorKind::NotFound, "migration.target");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_that_a_move_would_lose_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    let name: ConsumerName = "backup".parse().unwrap();
+    store.consumers().register(name.clone(), 1 << 20).await.unwrap();
+    assert!(migrations.plan().await.unwrap().refused.unwrap().contains("backup"));
+    refused(migrations.start(BY).await, ErrorKind::Restricted, "backup");
+    store.consumers().remove(&name).await.unwrap();
+    migrations.start(BY).await.unwrap();
+    reaches(&migrations, Stage::Mirror).await;
+    store.consumers().register(name.clone(), 1 << 20).await.unwrap();
+    refused(migrations.advance(BY).await, ErrorKind::Restricted, "backup");
+    store.consumers().remove(&name).await.unwrap();
+    migrations.advance(BY).await.unwrap();
+    store.close().await.unwrap();
 }
