@@ -1,6 +1,7 @@
 //! `gwstore migrate`, on a network that is served and on one that is not.
 
-use std::fs;
+use std::time::Duration;
+use std::{fs, thread};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -152,4 +153,39 @@ fn without_a_target_nothing_moves() {
     place.run("migrate plan").refused(&["stores.next.secret_key_file"]);
     place.run("migrate start").refused(&["stores.next.secret_key_file"]);
     assert!(!place.file("next.db").exists() && !place.file("next.db.keyring").exists());
+}
+
+/// Wherever the kill comes, in the copy or a hand-over, the next process finds out who is served.
+#[test]
+fn a_server_that_is_killed_while_it_moves_loses_nothing() {
+    let place = place();
+    add(&place, "anna");
+    let mut names = vec!["anna".to_owned()];
+    for round in 0..10_u64 {
+        let server = Server::ready(&place, "libsql", "");
+        let status = place.run("migrate status --json").ok().json();
+        let action = match status["served"].as_str() {
+            None => "migrate start",
+            Some("source") => "migrate advance",
+            Some(_) => "migrate back",
+        };
+        let name = format!("killed-{round}");
+        thread::scope(|scope| {
+            let acting = scope.spawn(|| place.run(action));
+            let adding = scope.spawn(|| place.run(&format!("user create {name}")));
+            // A different moment each time.
+            thread::sleep(Duration::from_millis(round * 9));
+            server.signal(Signal::KILL);
+            drop(server);
+            acting.join().unwrap();
+            if adding.join().unwrap().code == 0 {
+                names.push(name.clone());
+            }
+        });
+        add(&place, &format!("after-{round}"));
+        names.push(format!("after-{round}"));
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        has(&place, &names);
+        place.run("verify").ok();
+    }
 }
