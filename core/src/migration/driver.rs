@@ -702,6 +702,10 @@ impl Driver {
     }
 
     async fn carry_out(&self, order: Order) -> Result<()> {
+        if !self.seat.is_settled() {
+            // What was begun is ended by the writer, and not by what comes next.
+            self.settle().await?;
+        }
         let mover = self.mover()?;
         if order == Order::Abort {
             return self.abort(&mover).await;
@@ -761,11 +765,14 @@ impl Driver {
             // Without its source it is nothing by itself.
             Err(_) => mover.abort_alone().await,
         };
-        let Err(error) = aborted else { return Ok(()) };
         if self.seat.sitting().backend.head().await?.membership.is_some() {
-            return Err(error);
+            let moved_on =
+                || Error::new(ErrorKind::Conflict, "somebody else changes the migration");
+            return Err(aborted.err().unwrap_or_else(moved_on));
         }
-        tracing::warn!(%error, "the migration was aborted, and the target could not be told");
+        if let Err(error) = aborted {
+            tracing::warn!(%error, "the migration was aborted, and the target could not be told");
+        }
         Ok(())
     }
 

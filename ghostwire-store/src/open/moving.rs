@@ -94,7 +94,10 @@ impl<'c> Opener<'c> {
             (Err(error), Err(_)) => return Err(error),
         };
         let backends = [first.0.backend.clone(), second.0.backend.clone()];
-        let found = find(&backends, self.config).await;
+        let found = match find(&backends, self.config).await {
+            Ok(found) => Ok(found),
+            Err(error) => found_alone(&backends, &error).await.ok_or(error),
+        };
         let found = match found {
             Ok(found) => found,
             Err(error) => {
@@ -241,6 +244,28 @@ fn serves_without(head: &Head, is_source: bool) -> bool {
         true => role.serves_alone() || is_new,
         false => role.serves_alone() && head.membership.is_some(),
     }
+}
+
+/// The one of two sides that is served while what is left to do at the other one fails.
+async fn found_alone(backends: &[Arc<dyn Backend>; 2], error: &Error) -> Option<Found> {
+    use ErrorKind::{Busy, Exhausted, OutcomeUnknown, ReadOnly, Unavailable};
+    if !matches!(error.kind(), Busy | Exhausted | OutcomeUnknown | ReadOnly | Unavailable) {
+        return None;
+    }
+    let [first, second] = backends;
+    // After an error only what is read anew is known.
+    let heads = (first.reopen().await.ok()?, second.reopen().await.ok()?);
+    let serves = |head: &Head| head.record().role.serves_alone() && head.membership.is_some();
+    let served = match (serves(&heads.0), serves(&heads.1)) {
+        (true, false) if !heads.1.record().role.is_active() => Which::First,
+        (false, true) if !heads.0.record().role.is_active() => Which::Second,
+        _ => return None,
+    };
+    tracing::warn!(
+        %error,
+        "the other store of `migration.target` fails; the one that is served goes on alone"
+    );
+    Some(Found { served, is_followed: true })
 }
 
 fn is_gone(config: &Config) -> bool {
