@@ -188,7 +188,7 @@ async fn a_commit_that_somebody_cancels_is_not_stored_and_can_be_sent_again() {
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
                   WHERE query LIKE 'WITH cas%' AND wait_event_type = 'Lock' AND datname = current_database()";
     let release = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                   WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()";
+                   WHERE wait_event = 'PgSleep' AND datname = current_database()";
     // Somebody holds the row for as long as they are let.
     let hold = "BEGIN; SELECT 1 FROM ghostwire.ghostwire_meta FOR UPDATE; SELECT pg_sleep(600)";
     let holding = async { server.sql(name, hold).await.unwrap_err() };
