@@ -120,6 +120,8 @@ impl TestEnv {
             clock: Arc::new(self.clock.clone()),
             // Cases let years pass without a commit; those about that say so.
             clock_bounds: ClockOptions { max_gap: Duration::MAX, ..ClockOptions::default() },
+            // A case that is about that says so: elsewhere a process is behind until it has to learn.
+            follows: false,
             entropy: self.entropy.clone(),
             hash_key: Some(Arc::new(HashKey::new([3; 32]).into())),
             materialize: match self.mode {

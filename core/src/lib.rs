@@ -29,6 +29,7 @@ pub mod keys;
 pub mod layer;
 mod loader;
 mod log;
+pub mod migration;
 pub mod netmap;
 pub mod observe;
 pub mod options;

@@ -139,8 +139,13 @@ pub struct StoreOptions {
     pub read_only: bool,
     /// Who the audit trail names for writes of this handle.
     pub actor: Actor,
-    /// A shared backend's view may be at most this old when a credential is checked.
+    /// A shared backend's view must be younger when a credential is checked. Whoever follows looks at
+    /// least twice as often.
     pub max_view_age: Duration,
+    /// Whether to follow what other processes commit to a shared backend: what notifies of it, and where
+    /// nothing does, by looking. Without that a view stays as it is until somebody writes, or asks for a
+    /// fresh one.
+    pub follows: bool,
     /// How long the calls of a shared backend may take.
     pub deadlines: Deadlines,
     /// Who takes what the store attests of its state by itself; nobody by default.
@@ -169,6 +174,7 @@ impl Default for StoreOptions {
             read_only: false,
             actor: Actor::system(),
             max_view_age: Duration::from_secs(2),
+            follows: true,
             deadlines: Deadlines::default(),
             attestations: None,
             health: HealthOptions::default(),
@@ -189,6 +195,7 @@ impl std::fmt::Debug for StoreOptions {
             .field("read_only", &self.read_only)
             .field("actor", &self.actor)
             .field("max_view_age", &self.max_view_age)
+            .field("follows", &self.follows)
             .field("deadlines", &self.deadlines)
             .field("attestations", &self.attestations)
             .field("companions", &self.companions)

@@ -1,12 +1,13 @@
 //! Snapshot reads: plain functions on the last durable state. No lock, no disk, no waiting.
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::changes::LogPosition;
 use crate::checkpoint::UnflushedAudit;
-use crate::domain::NodeId;
+use crate::domain::{Clock, NodeId};
 use crate::netmap::{NetMap, Network};
 use crate::state::State;
 
@@ -16,21 +17,23 @@ pub(crate) struct Published {
     pub(crate) state: State,
     /// Audit entries that are durable in blocks and not flushed yet.
     pub(crate) audit: UnflushedAudit,
-    /// When this was last known to be the newest.
-    pub(crate) fresh_at: Instant,
+    /// It holds everything that was durable then, by the monotonic clock of the store. That is when a
+    /// question was sent, not when it was answered.
+    pub(crate) fresh_at: Duration,
     /// What the network maps of this state share, once one was asked for.
     network: OnceLock<Arc<Network>>,
 }
 
 impl Published {
-    /// What was the newest state at a moment.
-    pub(crate) fn new(state: State, audit: UnflushedAudit, fresh_at: Instant) -> Self {
+    /// What holds everything that was durable at a moment.
+    pub(crate) fn new(state: State, audit: UnflushedAudit, fresh_at: Duration) -> Self {
         Self { state, audit, fresh_at, network: OnceLock::new() }
     }
 
     /// Takes over the network of `replaced` if the state is still the same: only rows were flushed, or
-    /// series stored.
+    /// series stored. It holds what `replaced` does, and so is as fresh.
     pub(crate) fn after(mut self, replaced: &Self) -> Self {
+        self.fresh_at = self.fresh_at.max(replaced.fresh_at);
         if (self.state.serial(), self.state.hash())
             == (replaced.state.serial(), replaced.state.hash())
         {
@@ -52,10 +55,17 @@ impl Published {
 /// }
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct View {
     published: Arc<Published>,
-    shared: bool,
+    /// Tells its age; none where nobody else can write.
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("published", &self.published).finish_non_exhaustive()
+    }
 }
 
 impl Deref for View {
@@ -67,15 +77,17 @@ impl Deref for View {
 }
 
 impl View {
-    pub(crate) fn new(published: Arc<Published>, shared: bool) -> Self {
-        Self { published, shared }
+    pub(crate) fn new(published: Arc<Published>, clock: Option<Arc<dyn Clock>>) -> Self {
+        Self { published, clock }
     }
 
-    /// How long ago this was known to be the newest state. Zero unless other processes can write
-    /// to the same backend.
+    /// How long ago this was the newest state, at most: it holds everything that was durable before
+    /// that. Zero unless other processes can write to the same backend.
     #[must_use]
     pub fn age(&self) -> Duration {
-        if self.shared { self.published.fresh_at.elapsed() } else { Duration::ZERO }
+        let elapsed =
+            |clock: &Arc<dyn Clock>| clock.elapsed().saturating_sub(self.published.fresh_at);
+        self.clock.as_ref().map_or(Duration::ZERO, elapsed)
     }
 
     /// Where it stands in the store's history.

@@ -90,12 +90,12 @@ async fn another_store(client: &Client, config: &Config) -> Result<Option<String
         return Ok(None);
     }
     let info = client.info().await?;
-    let there = info.location.as_deref().map(Path::new);
+    let there = info.location.as_deref();
     let is_same = info.name == config.backend.kind().name()
         && match (config.backend.path(), there) {
-            (Some(here), Some(there)) => is_same_file(here, there),
-            (None, None) => true,
-            _ => false,
+            (Some(here), Some(there)) => is_same_file(here, Path::new(there)),
+            (None, there) => config.backend.location().as_deref() == there,
+            (Some(_), None) => false,
         };
     let location = info.location.as_deref().unwrap_or("without a file");
     Ok((!is_same).then(|| printable(&format!("{} {location}", info.name))))
@@ -148,7 +148,10 @@ pub(crate) async fn require(config: &Config, shell: &mut Shell<'_>) -> Outcome<C
         Looked::Found(Found::Denied(error)) => Err(error.into()),
         Looked::Another(another) => {
             let message = "the process at the admin socket serves another store";
-            let configured = config.backend.path().map(shown).unwrap_or_default();
+            let configured = match config.backend.path() {
+                Some(path) => shown(path),
+                None => config.backend.location().unwrap_or_default(),
+            };
             Err(Error::new(ErrorKind::Conflict, message)
                 .with("socket", another.socket.display())
                 .with("pid", another.pid)

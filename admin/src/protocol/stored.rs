@@ -7,7 +7,10 @@ use ghostwire_store_core::backend::{
 };
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::digest::Digest;
-use ghostwire_store_core::domain::{BlockId, CommitId, LineageId, SideId, StoreId, Timestamp};
+use ghostwire_store_core::domain::{
+    BlockId, CommitId, LineageId, MigrationId, SideId, StoreId, Timestamp,
+};
+use ghostwire_store_core::migration::{Membership, Part, Role};
 use ghostwire_store_core::position::{Epoch, Position};
 use ghostwire_store_core::schema::SchemaVersion;
 use ghostwire_store_core::secrets::KeyCheck;
@@ -53,6 +56,18 @@ pub struct WireHead {
     schema: [u32; 2],
     credential_key: Option<Hex<16>>,
     filling: bool,
+    #[serde(default)]
+    role: Option<u8>,
+    #[serde(default)]
+    membership: Option<WireMembership>,
+}
+
+/// A [`Membership`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct WireMembership {
+    migration: Hex<16>,
+    peer: Hex<16>,
+    is_target: bool,
 }
 
 impl From<&Head> for WireHead {
@@ -73,6 +88,12 @@ impl From<&Head> for WireHead {
             schema: [head.schema.version, head.schema.oldest_reader],
             credential_key: head.credential_key.map(|check| Hex(*check.as_bytes())),
             filling: head.filling,
+            role: head.role.map(Role::number),
+            membership: head.membership.map(|it| WireMembership {
+                migration: Hex(*it.migration.as_bytes()),
+                peer: Hex(*it.peer.as_bytes()),
+                is_target: it.part == Part::Target,
+            }),
         }
     }
 }
@@ -96,6 +117,12 @@ impl From<WireHead> for Head {
             schema: SchemaVersion { version, oldest_reader },
             credential_key: wire.credential_key.map(|check| KeyCheck::from_bytes(check.0)),
             filling: wire.filling,
+            role: wire.role.and_then(Role::of_number),
+            membership: wire.membership.map(|it| Membership {
+                migration: MigrationId::from_bytes(it.migration.0),
+                peer: SideId::from_bytes(it.peer.0),
+                part: if it.is_target { Part::Target } else { Part::Source },
+            }),
         }
     }
 }

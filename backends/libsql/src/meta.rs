@@ -3,8 +3,11 @@
 use data_encoding::HEXLOWER;
 use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::block::{BlockHash, Serial};
-use ghostwire_store_core::domain::{BlockId, CommitId, LineageId, SideId, StoreId, Timestamp};
+use ghostwire_store_core::domain::{
+    BlockId, CommitId, LineageId, MigrationId, SideId, StoreId, Timestamp,
+};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::migration::{Membership, Part, Role};
 use ghostwire_store_core::position::{Epoch, Position};
 use ghostwire_store_core::schema::{Schema, SchemaVersion};
 use ghostwire_store_core::secrets::KeyCheck;
@@ -27,6 +30,7 @@ pub(crate) struct MetaLayout {
     insert: &'static str,
     update: &'static str,
     counts_positions: bool,
+    has_records: bool,
 }
 
 /// Of schemas 1 and 2.
@@ -55,9 +59,10 @@ CREATE TABLE ghostwire_meta (
              [checkpoint] = ?6, oldest_block = ?7, schema_version = ?8, oldest_reader = ?9, \
              row_check = ?10 WHERE one = 1 AND serial = ?11",
     counts_positions: false,
+    has_records: false,
 };
 
-/// Since schema 3.
+/// Of schemas 3 and 4.
 static COUNTED: MetaLayout = MetaLayout {
     create: "\
 CREATE TABLE ghostwire_meta (
@@ -94,6 +99,54 @@ CREATE TABLE ghostwire_meta (
              side = ?10, lineage = ?11, epoch = ?12, position = ?13, [commit] = ?14, filling = ?15, \
              credential_key = ?16, row_check = ?17 WHERE one = 1 AND position = ?18 AND epoch = ?19",
     counts_positions: true,
+    has_records: false,
+};
+
+/// Since schema 5.
+static RECORDED: MetaLayout = MetaLayout {
+    create: "\
+CREATE TABLE ghostwire_meta (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  store TEXT NOT NULL, -- the network, the same in every database that holds it
+  serial INTEGER NOT NULL, -- the last block
+  block TEXT NOT NULL, -- its id
+  hash TEXT NOT NULL, -- its SHA-256
+  time INTEGER NOT NULL, -- its time, microseconds since 1970-01-01 UTC
+  [checkpoint] INTEGER NOT NULL, -- the tables hold every block up to here
+  oldest_block INTEGER NOT NULL, -- the first serial in ghostwire_blocks, or serial + 1
+  schema_version INTEGER NOT NULL,
+  oldest_reader INTEGER NOT NULL, -- the oldest schema version whose programs may open this
+  side TEXT NOT NULL, -- this database, drawn when it was made
+  lineage TEXT NOT NULL, -- the history; another one after a return to an older copy
+  epoch INTEGER NOT NULL, -- who may write
+  position INTEGER NOT NULL, -- counts the commits that changed content
+  [commit] TEXT NOT NULL, -- the id of the last of them
+  filling INTEGER NOT NULL, -- 1 while this is being filled as a copy, and not complete
+  credential_key TEXT, -- tells which key credentials were hashed with, and nothing else about it
+  role TEXT, -- what a migration between backends made this; null if there never was one
+  migration TEXT, -- the migration that it is part of,
+  peer TEXT, -- the other database of that,
+  part TEXT, -- and which end of it this is: source or target
+  row_check INTEGER NOT NULL -- of the other columns: a row edited by hand is refused
+) STRICT",
+    select: "SELECT CAST([store] AS BLOB), [serial], CAST([block] AS BLOB), CAST([hash] AS BLOB), \
+             [time], [checkpoint], [oldest_block], [schema_version], [oldest_reader], \
+             CAST([side] AS BLOB), CAST([lineage] AS BLOB), [epoch], [position], \
+             CAST([commit] AS BLOB), [filling], CAST([credential_key] AS BLOB), \
+             CAST([role] AS BLOB), CAST([migration] AS BLOB), CAST([peer] AS BLOB), \
+             CAST([part] AS BLOB), [row_check] \
+             FROM ghostwire_meta",
+    insert: "INSERT INTO ghostwire_meta (one, store, serial, block, hash, time, [checkpoint], \
+             oldest_block, schema_version, oldest_reader, side, lineage, epoch, position, [commit], \
+             filling, credential_key, role, migration, peer, part, row_check) VALUES (1, ?1, ?2, ?3, ?4, \
+             ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+    update: "UPDATE ghostwire_meta SET store = ?1, serial = ?2, block = ?3, hash = ?4, time = ?5, \
+             [checkpoint] = ?6, oldest_block = ?7, schema_version = ?8, oldest_reader = ?9, \
+             side = ?10, lineage = ?11, epoch = ?12, position = ?13, [commit] = ?14, filling = ?15, \
+             credential_key = ?16, role = ?17, migration = ?18, peer = ?19, part = ?20, \
+             row_check = ?21 WHERE one = 1 AND position = ?22 AND epoch = ?23",
+    counts_positions: true,
+    has_records: true,
 };
 
 /// The number that the check of the meta row has in place of a table's.
@@ -102,7 +155,11 @@ const META_NUMBER: u8 = 0;
 impl MetaLayout {
     /// That of a schema.
     pub(crate) fn of(schema: SchemaVersion) -> &'static Self {
-        if schema.counts_positions() { &COUNTED } else { &UNCOUNTED }
+        match (schema.has_records(), schema.counts_positions()) {
+            (true, _) => &RECORDED,
+            (false, true) => &COUNTED,
+            (false, false) => &UNCOUNTED,
+        }
     }
 
     fn values(&self, head: &Head) -> Vec<Value> {
@@ -127,6 +184,16 @@ impl MetaLayout {
                 id(head.commit.as_bytes()),
                 Value::Integer(head.filling.into()),
                 key.map_or(Value::Null, Value::Text),
+            ]);
+        }
+        if self.has_records {
+            let text = |text: Option<String>| text.map_or(Value::Null, Value::Text);
+            let membership = head.membership;
+            values.extend([
+                text(head.role.map(|role| role.name().to_owned())),
+                membership.map_or(Value::Null, |it| id(it.migration.as_bytes())),
+                membership.map_or(Value::Null, |it| id(it.peer.as_bytes())),
+                text(membership.map(|it| it.part.name().to_owned())),
             ]);
         }
         let check = row_check(META_NUMBER, &values, &mut Vec::new());
@@ -171,7 +238,7 @@ impl MetaLayout {
         if !self.counts_positions {
             return Ok(head.carried_forward());
         }
-        Ok(Head {
+        let head = Head {
             side: SideId::from_bytes(id(9)?),
             lineage: LineageId::from_bytes(id(10)?),
             epoch: Epoch::new(count_at(row, 11)?),
@@ -187,7 +254,25 @@ impl MetaLayout {
                 _ => None,
             },
             ..head
-        })
+        };
+        if !self.has_records {
+            return Ok(head);
+        }
+        let optional = |index| match cell(row, index, Storage::Text)? {
+            Value::Text(text) => Ok(Some(text)),
+            _ => Ok(None),
+        };
+        let role = optional(16)?.map(|name| Role::named(&name).ok_or_else(damaged)).transpose()?;
+        let membership = match (optional(17)?, optional(18)?, optional(19)?) {
+            (None, None, None) => None,
+            (Some(migration), Some(peer), Some(part)) => Some(Membership {
+                migration: MigrationId::from_bytes(parse_id(&migration)?),
+                peer: SideId::from_bytes(parse_id(&peer)?),
+                part: Part::named(&part).ok_or_else(damaged)?,
+            }),
+            _ => return Err(damaged()),
+        };
+        Ok(Head { role, membership, ..head })
     }
 
     /// Replaces the row of a store that stands at `from`.

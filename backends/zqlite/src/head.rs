@@ -3,8 +3,11 @@
 use bytes::{Buf, BufMut};
 use ghostwire_store_core::backend::Head;
 use ghostwire_store_core::block::{BlockHash, Serial};
-use ghostwire_store_core::domain::{BlockId, CommitId, LineageId, SideId, StoreId, Timestamp};
+use ghostwire_store_core::domain::{
+    BlockId, CommitId, LineageId, MigrationId, SideId, StoreId, Timestamp,
+};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::migration::{Membership, Part, Role};
 use ghostwire_store_core::position::{Epoch, Position};
 use ghostwire_store_core::schema::{Schema, SchemaVersion};
 use ghostwire_store_core::secrets::KeyCheck;
@@ -138,16 +141,22 @@ pub(crate) const LENGTH: usize = 16 // store
     + 32 // the mark that was given up
     + 8 + 32 // signature
     + Resealing::LENGTH
-    + BeforeLeak::LENGTH;
+    + BeforeLeak::LENGTH
+    + 2 + 2 * 16; // role, part, migration, peer
 
 /// Of heads of earlier builds, which end before what came later: zeros stand for all of that.
-const EARLIER: [usize; 2] = [425, 574];
+const EARLIER: [usize; 3] = [425, 574, 610];
 
 /// Bits of the flags.
 const FILLING: u8 = 1;
 const HAS_CREDENTIAL_KEY: u8 = 2;
 const IS_PINNED: u8 = 4;
 const OVERRIDES_PIN: u8 = 8;
+
+/// Which end of a migration it is.
+const NO_PART: u8 = 0;
+const SOURCE: u8 = 1;
+const TARGET: u8 = 2;
 
 impl Stored {
     /// An empty store.
@@ -249,6 +258,14 @@ impl Stored {
         self.resealing.encode(&mut bytes);
         bytes.put_u32(self.before_leak.below);
         bytes.put_slice(self.before_leak.sum.as_bytes());
+        let Head { role, membership, .. } = head;
+        bytes.put_u8(role.map_or(0, Role::number));
+        bytes.put_u8(membership.map_or(NO_PART, |it| match it.part {
+            Part::Source => SOURCE,
+            Part::Target => TARGET,
+        }));
+        bytes.put_slice(&membership.map_or([0; 16], |it| *it.migration.as_bytes()));
+        bytes.put_slice(&membership.map_or([0; 16], |it| *it.peer.as_bytes()));
         bytes
     }
 
@@ -331,7 +348,19 @@ impl Stored {
                 sum: Sum::from_bytes(array(&mut bytes)),
             },
         };
-        let Self { series, .. } = stored;
+        let (role, part) = (bytes.get_u8(), bytes.get_u8());
+        let migration = MigrationId::from_bytes(array(&mut bytes));
+        let peer = SideId::from_bytes(array(&mut bytes));
+        let role = (role != 0).then(|| Role::of_number(role).ok_or_else(damaged)).transpose()?;
+        let part = match part {
+            NO_PART => None,
+            SOURCE => Some(Part::Source),
+            TARGET => Some(Part::Target),
+            _ => return Err(damaged().with("part", part)),
+        };
+        let membership = part.map(|part| Membership { migration, peer, part });
+        let stored = Self { head: Head { role, membership, ..head }, ..stored };
+        let Self { series, head, .. } = stored;
         if series.immutable_until < series.first
             || series.next < series.immutable_until
             || head.checkpoint > head.serial
@@ -373,7 +402,12 @@ mod tests {
 
     #[test]
     fn a_head_comes_back_as_it_was() {
-        for schema in [1, 2, 3, 4] {
+        let membership = Some(Membership {
+            migration: MigrationId::from_bytes([5; 16]),
+            peer: SideId::from_bytes([6; 16]),
+            part: Part::Target,
+        });
+        for schema in [1, 2, 3, 4, 5] {
             let whole = stored(Schema::at(schema).unwrap());
             let with_all = Head {
                 side: SideId::from_bytes([1; 16]),
@@ -383,6 +417,8 @@ mod tests {
                 commit: CommitId::from_bytes([4; 16]),
                 credential_key: Some(KeyCheck::from_bytes([0; 16])),
                 filling: true,
+                role: Some(Role::Filling),
+                membership,
                 ..whole.head
             };
             for head in [whole.head, with_all] {

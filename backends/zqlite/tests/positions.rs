@@ -7,10 +7,13 @@ use std::fs;
 use std::sync::Arc;
 
 use common::*;
-use ghostwire_store_core::backend::{Backend, Commit, Head, HeadChange, KeyChange, KeyRange, Scan};
+use ghostwire_store_core::backend::{
+    Backend, Commit, Head, HeadChange, KeyChange, KeyRange, RecordChange, Scan,
+};
 use ghostwire_store_core::block::RowChange;
-use ghostwire_store_core::domain::{CommitId, LineageId, StoreId};
+use ghostwire_store_core::domain::{CommitId, LineageId, MigrationId, SideId, StoreId};
 use ghostwire_store_core::error::ErrorKind;
+use ghostwire_store_core::migration::{Membership, Part, Record, Role};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::{RowKey, Schema, Table};
 use ghostwire_store_core::secrets::KeyCheck;
@@ -30,6 +33,18 @@ fn change(head: &Head) -> Commit {
             after: KeyCheck::from_bytes([6; 16]),
         }),
         filled: true,
+        record: Some(RecordChange {
+            before: head.record(),
+            after: Record {
+                epoch: Epoch::new(3),
+                role: Role::ActiveAsync,
+                membership: Some(Membership {
+                    migration: MigrationId::from_bytes([8; 16]),
+                    peer: SideId::from_bytes([9; 16]),
+                    part: Part::Source,
+                }),
+            },
+        }),
     };
     Commit { head: change, ..Commit::on(head) }
 }

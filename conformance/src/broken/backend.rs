@@ -131,6 +131,10 @@ impl BrokenBackend {
                 }
             }
             Fault::ForgetsThatItIsFilling => head.filling = false,
+            Fault::ForgetsItsRecord if self.first.role.is_some() => {
+                (head.role, head.membership) = (None, None);
+            }
+            Fault::ForgetsItsPeer => head.membership = None,
             Fault::DrawsASideAtEachOpening => {
                 head.side = SideId::from_bytes([self.opening_number; 16]);
             }
@@ -172,6 +176,12 @@ impl BrokenBackend {
             Fault::LetsTheEpochMoveBack => {
                 let stored = self.inner.head().await?.epoch;
                 altered.head.epoch = commit.head.epoch.filter(|epoch| *epoch > stored);
+            }
+            Fault::ReplacesAnyRecord => {
+                let stored = self.inner.head().await?.record();
+                if let Some(change) = &mut altered.head.record {
+                    change.before = stored;
+                }
             }
             Fault::IsFilledForEver => altered.head.filled = false,
             Fault::FeedsBlocksOnly if commit.block.is_none() => {
@@ -339,6 +349,15 @@ impl Backend for BrokenBackend {
     async fn head(&self) -> Result<Head> {
         self.check_open()?;
         Ok(self.altered_head(self.inner.head().await?))
+    }
+
+    async fn revision(&self) -> Result<Option<u64>> {
+        self.check_open()?;
+        self.inner.revision().await
+    }
+
+    fn lagging_answers(&self) -> u64 {
+        self.inner.lagging_answers()
     }
 
     async fn migrate(&self, target: Schema) -> Result<()> {

@@ -88,6 +88,11 @@ faults! {
         LosesWhatItAdopted = "is empty when it is opened again as a copy",
         KeepsItsOwnHistory = "keeps its own lineage when it becomes a copy",
     }
+    "backend-record" => {
+        ForgetsItsRecord = "says after a restart that it never was part of a migration",
+        ForgetsItsPeer = "does not say with which database its migration is",
+        ReplacesAnyRecord = "replaces a record by one whose writer has not seen it",
+    }
     "identity" => {
         DrawsASideAtEachOpening = "takes itself for another database each time it is opened",
         ForgetsItsHistory = "is of its first lineage when it is opened again",

@@ -3,6 +3,7 @@
 use super::{Head, KeyRange};
 use crate::block::{EncodedBlock, RowChange, Serial};
 use crate::domain::{CommitId, LineageId};
+use crate::migration::Record;
 use crate::position::{Epoch, Position};
 use crate::schema::Table;
 use crate::secrets::KeyCheck;
@@ -12,6 +13,9 @@ use crate::secrets::KeyCheck;
 pub struct Commit {
     /// The head's position that this builds on.
     pub expected: Position,
+    /// What [`Backend::revision`](super::Backend::revision) said before what this changes was read, if that
+    /// is changed without moving the position, as consumers are. `None` if the position says enough.
+    pub revision: Option<u64>,
     /// The head's epoch, in which whoever sends this may write.
     pub epoch: Epoch,
     /// The id of a commit that has no block and changes content all the same: rows of series, or the
@@ -43,6 +47,17 @@ pub struct HeadChange {
     pub credential_key: Option<KeyChange>,
     /// The copy is complete.
     pub filled: bool,
+    /// Another part in the network.
+    pub record: Option<RecordChange>,
+}
+
+/// That the database says something else of its part in the network from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordChange {
+    /// What it must say so far; else the commit is in conflict.
+    pub before: Record,
+    /// What it says then.
+    pub after: Record,
 }
 
 /// That credentials are hashed with another key from now on.

@@ -1,9 +1,10 @@
 //! Where a store stands, and the rules by which a commit moves that.
 
-use super::{Commit, HeadChange};
+use super::{Commit, HeadChange, RecordChange};
 use crate::block::{BlockHash, Serial};
 use crate::domain::{BlockId, CommitId, LineageId, SideId, StoreId, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
+use crate::migration::{Membership, Record, Refusal, Role, Seen};
 use crate::position::{Epoch, Position};
 use crate::schema::{Schema, SchemaVersion};
 use crate::secrets::KeyCheck;
@@ -42,6 +43,10 @@ pub struct Head {
     pub credential_key: Option<KeyCheck>,
     /// Whether it is being filled as a copy of another database, and so is not complete.
     pub filling: bool,
+    /// What a migration made it; `None` if there never was one.
+    pub role: Option<Role>,
+    /// The migration that it is part of.
+    pub membership: Option<Membership>,
 }
 
 impl Head {
@@ -64,7 +69,26 @@ impl Head {
             schema: schema.version(),
             credential_key: None,
             filling: false,
+            role: None,
+            membership: None,
         }
+    }
+
+    /// Whether nothing was ever committed to it.
+    fn is_empty(&self) -> bool {
+        self.position == Position::ZERO && self.serial == Serial::ZERO
+    }
+
+    /// What it says of its part in the network.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        let role = match self.role {
+            Some(role) => role,
+            None if self.filling => Role::Filling,
+            None if self.is_empty() => Role::None,
+            None => Role::ActiveAlone,
+        };
+        Record { epoch: self.epoch, role, membership: self.membership }
     }
 
     /// Gives a head that was stored by schema 1 or 2, whose commits were not counted, what it lacks:
@@ -91,18 +115,36 @@ impl Head {
     }
 
     /// # Errors
-    /// `Unavailable` if the store is still being filled as a copy of another one.
-    pub(crate) fn require_filled(&self) -> Result<()> {
-        if !self.filling {
-            return Ok(());
+    /// `Conflict` if it says something else of its part in the network.
+    pub(crate) fn require_record(&self, expected: &Record) -> Result<()> {
+        require_record(&self.record(), expected)
+    }
+
+    /// Whether it can be opened as a store by itself.
+    ///
+    /// # Errors
+    /// `Unavailable` if it is being filled, or if the other side of its migration has to be seen before it
+    /// is written; `Restricted` if it is no longer, or not yet, the network.
+    pub(crate) fn require_served(&self, read_only: bool) -> Result<()> {
+        let record = self.record();
+        let seen = Seen::of(self);
+        match record.role {
+            Role::ActiveAlone | Role::ActiveAsync => Ok(()),
+            // Of a new store.
+            Role::None if record.membership.is_none() => Ok(()),
+            Role::ActiveSync | Role::PassiveSync if read_only => Ok(()),
+            Role::ActiveSync | Role::PassiveSync => Err(Refusal::NeedsOther(seen).error()),
+            Role::Filling => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the store is being filled as a copy of another one and is not complete; let that end, or \
+                 discard it",
+            )
+            .with("store", self.store)
+            .with("side", self.side)),
+            Role::None | Role::PassiveAsync | Role::Fenced | Role::Retired => {
+                Err(Refusal::NoStore(seen).error())
+            }
         }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "the store is being filled as a copy of another one and is not complete; let that end, or \
-             discard it",
-        )
-        .with("store", self.store)
-        .with("side", self.side))
     }
 
     /// Whether somebody may write in this epoch.
@@ -131,6 +173,12 @@ impl Head {
                 .with("position", self.position));
         }
         self.require_place(commit)?;
+        // Whoever wrote to it before it was fenced is still in its epoch.
+        let record = self.record();
+        let is_new = record.role == Role::None && record.membership.is_none();
+        if commit.id().is_some() && !record.role.admits_content() && !is_new {
+            return Err(self.fenced().with("role", record.role));
+        }
         if let Some(block) = &commit.block {
             if block.serial != self.serial.next() || block.previous != self.hash {
                 return Err(Error::invalid("a block does not follow the last one")
@@ -179,8 +227,33 @@ impl Head {
             }
             self.credential_key = Some(key.after);
         }
+        if let Some(change) = change.record {
+            self.replace_record(&record, &change)?;
+        }
+        if change.filled && self.role == Some(Role::Filling) {
+            return Err(Error::invalid("a copy that a migration makes is completed by its record"));
+        }
         self.filling &= !change.filled;
         Ok(if self.schema.counts_positions() { self } else { self.carried_forward() })
+    }
+
+    /// Changes what it says of its part in the network, if it still says what it is to say before.
+    fn replace_record(&mut self, found: &Record, change: &RecordChange) -> Result<()> {
+        let RecordChange { before, after } = change;
+        require_record(found, before)?;
+        if after.epoch < self.epoch {
+            return Err(Error::invalid("an epoch is followed by a later one")
+                .with("epoch", self.epoch)
+                .with("next", after.epoch));
+        }
+        if after.role == Role::Filling {
+            return Err(Error::invalid("only an empty store can be filled; it adopts a head"));
+        }
+        self.epoch = after.epoch;
+        self.role = Some(after.role);
+        self.membership = after.membership;
+        self.filling = false;
+        Ok(())
     }
 
     /// Refuses what can only be stored after a migration.
@@ -194,25 +267,26 @@ impl Head {
         if let Some(table) = tables.find(|table| table.schema().since > stored.version) {
             return Err(unmigrated(stored).with("table", table.name()));
         }
-        match commit.head == HeadChange::default() {
-            false if !stored.counts_positions() => Err(unmigrated(stored)),
-            _ => Ok(()),
-        }
+        let is_placed = commit.head == HeadChange::default()
+            || stored.has_records()
+            || stored.counts_positions() && commit.head.record.is_none();
+        if is_placed { Ok(()) } else { Err(unmigrated(stored)) }
     }
 
     /// The head of this store, which is empty, once it stands where `other` does: network, lineage,
     /// epoch, position, last block and the check of the credential key are taken over, as if every
-    /// block had been stored, flushed and purged. Which database this is, and its schema, stay. If
-    /// the outcome is unknown, the head tells: it is then `filling`.
+    /// block had been stored, flushed and purged. Which database this is, and its schema, stay; of a
+    /// migration it becomes part if `other` says [`Role::Filling`]. If the outcome is unknown, the head
+    /// tells: it is then `filling`.
     ///
     /// # Errors
     /// `Restricted` if anything was ever committed to this store, or if it is filling already; `Fenced` if it is of a later epoch; `SchemaMismatch` if it has to be migrated first.
     pub fn adopt(self, other: &Self) -> Result<Self> {
-        if !self.schema.counts_positions() {
+        let role = other.role.filter(|role| *role == Role::Filling);
+        if !self.schema.counts_positions() || role.is_some() && !self.schema.has_records() {
             return Err(unmigrated(self.schema));
         }
-        let is_empty = self.position == Position::ZERO && self.serial == Serial::ZERO;
-        if !is_empty || self.filling {
+        if !self.is_empty() || self.filling || self.role.is_some() {
             return Err(Error::new(
                 ErrorKind::Restricted,
                 "only an empty store can become a copy of another one; name an empty one",
@@ -230,9 +304,23 @@ impl Head {
             checkpoint: other.serial,
             oldest_block: other.serial.next(),
             filling: true,
+            membership: other.membership.filter(|_| role.is_some()),
+            role,
             ..*other
         })
     }
+}
+
+fn require_record(found: &Record, expected: &Record) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        "the database is at another stage of its migration by now; look at both sides anew",
+    )
+    .with("expected", expected)
+    .with("found", found))
 }
 
 /// The refusal of what the stored schema has no place for.
@@ -252,6 +340,8 @@ mod tests {
     use super::*;
     use crate::backend::{KeyChange, KeyRange};
     use crate::block::{BlockBuilder, EncodedBlock};
+    use crate::domain::MigrationId;
+    use crate::migration::Part;
     use crate::schema::Table;
 
     fn genesis() -> Head {
@@ -355,5 +445,101 @@ mod tests {
         let empty = Head::genesis(StoreId::from_bytes([1; 16]), Schema::at(2).unwrap());
         let kind = empty.adopt(&head).unwrap_err().kind().clone();
         assert!(matches!(kind, ErrorKind::SchemaMismatch { found: 2, .. }), "{kind:?}");
+    }
+
+    fn membership() -> Option<Membership> {
+        let (migration, peer) = (MigrationId::from_bytes([3; 16]), SideId::from_bytes([4; 16]));
+        Some(Membership { migration, peer, part: Part::Source })
+    }
+
+    /// What writes this record.
+    fn recording(head: &Head, after: Record) -> Commit {
+        let record = Some(RecordChange { before: head.record(), after });
+        Commit { head: HeadChange { record, ..HeadChange::default() }, ..Commit::on(head) }
+    }
+
+    #[test]
+    fn a_record_is_replaced_only_by_who_has_seen_it() {
+        let head = genesis();
+        assert_eq!(head.record().role, Role::None);
+        let head = head.after(&entry(&head)).unwrap();
+        assert_eq!(head.record().role, Role::ActiveAlone);
+        let active = Record { role: Role::ActiveAsync, membership: membership(), ..head.record() };
+        let begun = head.after(&recording(&head, active)).unwrap();
+        assert_eq!((begun.record(), begun.position), (active, head.position));
+        let again = Commit { head: recording(&head, active).head, ..Commit::on(&begun) };
+        assert_eq!(*begun.after(&again).unwrap_err().kind(), ErrorKind::Conflict);
+        let raised = active.from_epoch(Epoch::new(2), Role::ActiveAlone);
+        let raised = begun.after(&recording(&begun, raised)).unwrap();
+        assert_eq!(
+            *raised.after(&entry(&begun)).unwrap_err().kind(),
+            ErrorKind::Fenced { epoch: 2 }
+        );
+        for wrong in [begun.record(), raised.record().with(Role::Filling)] {
+            let error = raised.after(&recording(&raised, wrong)).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+        }
+        assert_eq!(
+            raised.after(&recording(&raised, begun.record().released())).unwrap_err().kind().name(),
+            "invalid_argument"
+        );
+    }
+
+    #[test]
+    fn who_wrote_before_the_fence_writes_no_more_though_the_epoch_is_the_same() {
+        let head = genesis();
+        let head = head.after(&entry(&head)).unwrap();
+        for role in [Role::Fenced, Role::Retired, Role::None] {
+            let left = Record { role, membership: membership(), ..head.record() };
+            let left = head.after(&recording(&head, left)).unwrap();
+            let error = left.after(&entry(&head)).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Fenced { epoch: 0 }, "{error}");
+            // What changes no content goes on: rows are flushed, and the record moves.
+            let flush = Commit { checkpoint: Some(left.serial), ..Commit::on(&left) };
+            left.after(&flush).unwrap();
+            left.after(&recording(&left, left.record().released())).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_network_is_not_served() {
+        let head = genesis();
+        head.require_served(false).unwrap();
+        let head = head.after(&entry(&head)).unwrap();
+        for (role, written, read) in [
+            (Role::None, false, false),
+            (Role::PassiveAsync, false, false),
+            (Role::PassiveSync, false, true),
+            (Role::ActiveAlone, true, true),
+            (Role::ActiveAsync, true, true),
+            (Role::ActiveSync, false, true),
+            (Role::Fenced, false, false),
+            (Role::Retired, false, false),
+        ] {
+            let head = Head { role: Some(role), membership: membership(), ..head };
+            let served = [false, true].map(|read_only| head.require_served(read_only).is_ok());
+            assert_eq!(served, [written, read], "{role}");
+        }
+    }
+
+    #[test]
+    fn a_copy_becomes_part_of_the_migration_that_makes_it() {
+        let source = genesis();
+        let source = source.after(&entry(&source)).unwrap();
+        let active =
+            Record { role: Role::ActiveAsync, membership: membership(), ..source.record() };
+        let source = source.after(&recording(&source, active)).unwrap();
+        let empty = Head::genesis(StoreId::from_bytes([5; 16]), Schema::current());
+        // A copy of what is being migrated is not itself.
+        assert_eq!(empty.adopt(&source).unwrap().record().membership, None);
+        let filling = Head { role: Some(Role::Filling), ..source };
+        let adopted = empty.adopt(&filling).unwrap();
+        assert_eq!((adopted.record().role, adopted.membership), (Role::Filling, membership()));
+        let filled = HeadChange { filled: true, ..HeadChange::default() };
+        let error = adopted.after(&Commit { head: filled, ..Commit::on(&adopted) }).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+        let passive = adopted.record().with(Role::PassiveAsync);
+        let passive = adopted.after(&recording(&adopted, passive)).unwrap();
+        assert!(!passive.filling);
     }
 }

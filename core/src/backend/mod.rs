@@ -15,7 +15,7 @@ use crate::position::{Epoch, Position};
 use crate::schema::{RowKey, Schema, Table};
 
 pub use attestation::{Attestation, AttestedState};
-pub use commit::{Commit, HeadChange, KeyChange};
+pub use commit::{Commit, HeadChange, KeyChange, RecordChange};
 pub use head::Head;
 
 /// What stores rows and blocks.
@@ -51,6 +51,23 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `Unavailable`, `Corrupt`.
     async fn head(&self) -> Result<Head>;
 
+    /// Counts what `head`, `reopen` and loading were told by something that may lag behind, as a standby
+    /// does. If it is another number after a call than before, what that call told may be old: it is part
+    /// of the history all the same. By default nothing lags.
+    fn lagging_answers(&self) -> u64 {
+        0
+    }
+
+    /// Counts what was stored, also what leaves the position as it is: a commit that names it as
+    /// [`Commit::revision`] is in conflict if anything was stored since. By default there is none, and
+    /// nobody else who could store something.
+    ///
+    /// # Errors
+    /// Those of `head`.
+    async fn revision(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Brings what is stored from its schema version to `target`, in one atomic step, after
     /// copying the files (where there are any) beside themselves. Does nothing if there is
     /// nothing to do.
@@ -72,6 +89,36 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// `Compacted` if `after + 1` was purged, `Unavailable`, `Corrupt`.
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>>;
+
+    /// Waits until somebody else may have committed, and no longer than `at_most`. It may return for no
+    /// reason, and does so when it begins to listen: what was committed before that it has not heard of. So
+    /// whoever calls it reads the head then. By default it only waits, which is to poll.
+    ///
+    /// # Errors
+    /// `Unavailable` if it cannot listen at present; then the caller does the waiting.
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        tokio::time::sleep(at_most).await;
+        Ok(())
+    }
+
+    /// Has nobody else commit until the next `commit` of this handle has ended, or
+    /// [`end_turn`](Backend::end_turn) is called, or the backend finds that this takes too long; and tells
+    /// whether that is so. Whoever then reads what is stored, decides and commits does not come second. By
+    /// default there are no turns.
+    ///
+    /// # Errors
+    /// `Busy` if others keep theirs; `Unavailable`. Nothing is stored then, and nobody kept from anything.
+    async fn take_turn(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Lets others commit again. Does nothing if the turn has ended.
+    ///
+    /// # Errors
+    /// `Unavailable`; the backend then ends it by itself.
+    async fn end_turn(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Stores everything in `commit`, or nothing. If the future is dropped the outcome is unknown, and
     /// what it used (a connection, a transaction) is closed, never used again.

@@ -206,6 +206,8 @@ entity_id! {
     BlockId;
     /// Identifies a writer: one opening of a store for writing.
     WriterId;
+    /// Identifies a migration: one move of a network from a database to another.
+    MigrationId;
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The handle on an open store: what the repositories and [`Store`](crate::Store) are built on.
 
+mod follow;
 mod health;
 mod queue;
+mod refresh;
 mod shown;
 mod verify;
 
@@ -28,7 +30,9 @@ use crate::state::Reply;
 use crate::view::View;
 use crate::writer::{Answer, Committed, End, Request, SeriesRows, Shared, weight};
 
+pub(crate) use follow::follow;
 pub(crate) use queue::Queue;
+pub(crate) use refresh::Refreshes;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -43,6 +47,7 @@ pub(crate) struct Core {
     pub(crate) is_shared: bool,
     pub(crate) guard: ClockGuard,
     pub(crate) prober: Prober,
+    pub(crate) refreshes: Refreshes,
 }
 
 impl Core {
@@ -329,13 +334,14 @@ impl StoreHandle {
     }
 
     pub(crate) fn current_view(&self) -> View {
-        View::new(self.core.shared.published.load_full(), self.core.is_shared)
+        let clock = self.core.is_shared.then(|| self.core.options.clock.clone());
+        View::new(self.core.shared.published.load_full(), clock)
     }
 
     /// A view that is fresh enough to trust that a revoked credential is revoked.
     pub(crate) async fn credential_view(&self, operation: &'static str) -> Result<View> {
         let view = self.open_view(operation)?;
-        if view.age() <= self.core.options.max_view_age {
+        if !self.core.is_shared || view.age() < self.core.options.max_view_age {
             return Ok(view);
         }
         self.newest_view().await
@@ -350,7 +356,7 @@ impl StoreHandle {
     pub(crate) async fn newest_view(&self) -> Result<View> {
         const OPERATION: &str = "store.fresh_view";
         if self.core.is_shared {
-            self.send(0, Request::Refresh).await.map_err(|error| error.during(OPERATION))?;
+            self.refresh().await.map_err(|error| error.during(OPERATION))?;
         }
         self.open_view(OPERATION)
     }

@@ -14,12 +14,15 @@ impl StoreHandle {
     /// Nothing is waited for, and nothing read, while no such commit is in flight.
     pub(crate) async fn until_shown(&self) -> Result<()> {
         let core = &self.core;
-        if core.options.materialize != Materialize::Commit && !core.is_shared {
+        if core.is_shared {
+            return self.refresh().await;
+        }
+        if core.options.materialize != Materialize::Commit {
             // Rows are written later, of blocks that were published.
             return Ok(());
         }
         let known = core.shared.submitted.load(Ordering::SeqCst);
-        if core.shared.progress.borrow().serial.get() >= known && !core.is_shared {
+        if core.shared.progress.borrow().serial.get() >= known {
             return Ok(());
         }
         // A backend's head may lag behind its scans. The writer answers between commits, and first

@@ -18,7 +18,7 @@ pub struct Deadlines {
     pub connect: Duration,
     /// For `head`, `scan` and `blocks`.
     pub read: Duration,
-    /// For `commit`, `confirm`, `probe`, `adopt` and `close`.
+    /// For `commit`, turns, `confirm`, `probe`, `adopt` and `close`.
     pub commit: Duration,
 }
 
@@ -99,12 +99,26 @@ impl Layer for Deadline {
         self.within("backend.head", self.read(), self.inner.head()).await
     }
 
+    async fn revision(&self) -> Result<Option<u64>> {
+        self.within("backend.revision", self.read(), self.inner.revision()).await
+    }
+
     async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         self.within("backend.scan", self.read(), self.inner.scan(scan)).await
     }
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
         self.within("backend.blocks", self.read(), self.inner.blocks(after, limit)).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        let limit = (self.deadlines.commit, ErrorKind::Unavailable);
+        self.within("backend.take_turn", limit, self.inner.take_turn()).await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        let limit = (self.deadlines.commit, ErrorKind::Unavailable);
+        self.within("backend.end_turn", limit, self.inner.end_turn()).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {

@@ -6,6 +6,7 @@ mod faults;
 mod observe;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -72,6 +73,14 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().head().await
     }
 
+    fn lagging_answers(&self) -> u64 {
+        self.inner().lagging_answers()
+    }
+
+    async fn revision(&self) -> Result<Option<u64>> {
+        self.inner().revision().await
+    }
+
     async fn migrate(&self, target: Schema) -> Result<()> {
         self.inner().migrate(target).await
     }
@@ -82,6 +91,18 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
         self.inner().blocks(after, limit).await
+    }
+
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        self.inner().await_change(at_most).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        self.inner().take_turn().await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        self.inner().end_turn().await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
@@ -139,6 +160,14 @@ impl<L: Layer> Backend for L {
         Layer::head(self).await
     }
 
+    fn lagging_answers(&self) -> u64 {
+        Layer::lagging_answers(self)
+    }
+
+    async fn revision(&self) -> Result<Option<u64>> {
+        Layer::revision(self).await
+    }
+
     async fn migrate(&self, target: Schema) -> Result<()> {
         Layer::migrate(self, target).await
     }
@@ -149,6 +178,18 @@ impl<L: Layer> Backend for L {
 
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
         Layer::blocks(self, after, limit).await
+    }
+
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        Layer::await_change(self, at_most).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        Layer::take_turn(self).await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        Layer::end_turn(self).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::domain::ConsumerName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Position;
 use crate::schema::{Record, RowKey, Table};
+use crate::writer::Following;
 
 /// At most so many may be registered.
 const MOST: usize = 64;
@@ -203,6 +204,37 @@ impl Consumers {
             None => after.registered.push(new.clone()),
         }
         Ok((after, new, left))
+    }
+
+    /// The consumers once another record of `head` is stored, and the rows that say so.
+    ///
+    /// # Errors
+    /// `Exhausted` for too many.
+    pub(crate) fn following(
+        &self,
+        head: &Head,
+        following: &Following,
+    ) -> Result<(Vec<RowChange>, Self)> {
+        match following {
+            Following::Begins(name, max_bytes) if self.require(name).is_err() => {
+                let (after, consumer, mut rows) = self.with(Consumer {
+                    name: name.clone(),
+                    position: head.position,
+                    // The blocks that are kept now are copied first.
+                    serial: Serial::new(head.oldest_block.get().saturating_sub(1)),
+                    total: 0,
+                    max_bytes: *max_bytes,
+                    resync: false,
+                    registered_at: head.time,
+                })?;
+                rows.push(RowChange::put(ChangeKind::Created, &consumer));
+                Ok((rows, after))
+            }
+            Following::Ends(name) if self.require(name).is_ok() => {
+                Ok((vec![removal(name)], self.without(name)?))
+            }
+            _ => Ok((Vec::new(), self.clone())),
+        }
     }
 
     /// The consumers once one has taken everything up to `row`.

@@ -44,7 +44,7 @@ mod tests {
 
     fn state() -> Arc<Published> {
         let audit = UnflushedAudit::default();
-        Arc::new(Published::new(State::default(), audit, Instant::now()))
+        Arc::new(Published::new(State::default(), audit, Duration::ZERO))
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn a_user_with_everything_comes_back() {
 fn the_bytes_are_these() {
     let text = String::from_utf8(written(&[user(), metric(1.0)])).unwrap();
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines[0], r#"{"ghostwire_store":1,"schema":4}"#);
+    assert_eq!(lines[0], r#"{"ghostwire_store":1,"schema":5}"#);
     assert!(lines[1].starts_with(r#"{"user":{"id":"#));
     assert_eq!(
         lines[2],

@@ -80,6 +80,12 @@ impl SchemaVersion {
     pub fn counts_positions(self) -> bool {
         self.version >= 3
     }
+
+    /// Whether it says of what migration the database is part.
+    #[must_use]
+    pub fn has_records(self) -> bool {
+        self.version >= 5
+    }
 }
 
 /// One step of the schema.
@@ -107,6 +113,11 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration {
         to: SchemaVersion { version: 4, oldest_reader: 4 },
         summary: "what a control plane keeps beside its nodes: sign-ins, settings, details",
+    },
+    // Programs that know version 4 at most would write to a database that another one has followed.
+    Migration {
+        to: SchemaVersion { version: 5, oldest_reader: 5 },
+        summary: "the head says of what migration between backends the database is part",
     },
 ];
 

@@ -33,6 +33,11 @@ impl WeakStore {
         }
     }
 
+    /// What all its handles share, while one of them is there.
+    pub(crate) fn core(&self) -> Option<Arc<Core>> {
+        self.core.upgrade()
+    }
+
     /// A handle, which keeps the store open while it is there. `None` once every other one is gone.
     #[must_use]
     pub fn upgrade(&self) -> Option<Arc<dyn Store>> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
@@ -13,7 +13,7 @@ use crate::block::{MAX_BLOCK, Serial};
 use crate::clock::{ClockGuard, Reading};
 use crate::digest::DigestCache;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handle::{Core, Queue, StoreHandle};
+use crate::handle::{Core, Queue, Refreshes, StoreHandle, follow};
 use crate::health::{Prober, Vital};
 use crate::imported::ImportedHashes;
 use crate::layer::{Deadline, Observe};
@@ -38,6 +38,8 @@ use crate::writer::{Closing, CommitThread, Observed, Progress, Shared, Writer, W
 pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Arc<dyn Store>> {
     const OPERATION: &str = "store.open";
     let opened_at = Instant::now();
+    // Before anything is read.
+    let fresh_at = options.clock.elapsed();
     // A file is waited for by the system; a server could keep everybody waiting for ever.
     let backend: Arc<dyn Backend> = match backend.info().shared {
         true => Arc::new(Deadline::new(backend, options.deadlines)),
@@ -50,10 +52,11 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         }
         None => backend,
     };
+    let lagging = backend.lagging_answers();
     let opened = async {
         check_options(&options)?;
         let head = backend.head().await?;
-        head.require_filled()?;
+        head.require_served(options.read_only)?;
         let guard = watch_clock(&head, &options)?;
         loader::migrate(backend.as_ref(), options.read_only).await?;
         let (entropy, retain) = (&options.entropy, options.writer.retain_block_bytes);
@@ -65,7 +68,10 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
             let found = (loaded.found.head, is_needed);
             check_key(backend.as_ref(), found, keys, options.read_only).await?;
         }
-        start(backend.clone(), options, loaded, (guard, opened_at)).await
+        // What may be old is of no moment.
+        let lags = backend.lagging_answers() != lagging;
+        let fresh_at = if lags { Duration::ZERO } else { fresh_at };
+        start(backend.clone(), options, loaded, (guard, opened_at, fresh_at)).await
     };
     let span = tracing::info_span!("store.open");
     let opened = opened.instrument(span).await.map_err(|error| error.during(OPERATION));
@@ -170,7 +176,7 @@ async fn start(
     backend: Arc<dyn Backend>,
     options: StoreOptions,
     loaded: loader::Loaded,
-    (guard, opened_at): (ClockGuard, Instant),
+    (guard, opened_at, fresh_at): (ClockGuard, Instant, Duration),
 ) -> Result<Arc<dyn Store>> {
     let info = backend.info();
     let serial = loaded.state.serial();
@@ -182,7 +188,7 @@ async fn start(
         published: arc_swap::ArcSwap::from_pointee(Published::new(
             loaded.state,
             loaded.audit,
-            opened_at,
+            fresh_at,
         )),
         progress: tokio::sync::watch::Sender::new(Progress { serial, end: None }),
         closing: Closing::default(),
@@ -226,6 +232,7 @@ async fn start(
         is_shared: info.shared,
         guard,
         prober,
+        refreshes: Refreshes::default(),
     });
     if let Some(recorder) = &core.options.recorder {
         recorder.opened(Readings::of(&core));
@@ -246,5 +253,8 @@ async fn start(
     let handle = StoreHandle { core, actor, instance: None };
     // If there is no thread for it, the writer ends with the handle.
     by_itself.start().await?;
+    if info.shared && handle.core.options.follows {
+        follow(&handle.core).await?;
+    }
     Ok(Arc::new(handle))
 }

@@ -38,7 +38,12 @@ impl Writer {
             // What was accepted before is completed.
             queue.close();
         }
+        if self.serve_in_turn(queue).await {
+            self.serve_followers().await;
+            return true;
+        }
         let blocked = self.drain(queue).await;
+        self.serve_followers().await;
         let more = !self.waiting.is_empty() || !queue.is_empty();
         match self.next_step(blocked || !more) {
             Step::Rotate => self.rotate(more).await,
@@ -56,12 +61,16 @@ impl Writer {
     }
 
     /// Serves some of what waits. Tells whether the next request is blocked by those before it.
-    async fn drain(&mut self, queue: &mut mpsc::Receiver<Request>) -> bool {
+    pub(super) async fn drain(&mut self, queue: &mut mpsc::Receiver<Request>) -> bool {
         // Once for all of them.
         self.drained_at = self.recorder.is_some().then(Instant::now);
         for _ in 0..DRAIN_LIMIT {
             let next = self.waiting.pop_front().or_else(|| queue.try_recv().ok());
             let Some(request) = next else { break };
+            if request.is_write() && self.awaits_turn() {
+                self.waiting.push_front(request);
+                return false;
+            }
             if let Some(request) = self.serve(request, queue).await {
                 self.waiting.push_front(request);
                 return true;
@@ -139,6 +148,10 @@ impl Writer {
         request: Request,
         queue: &mut mpsc::Receiver<Request>,
     ) -> Option<Request> {
+        if let Request::Follow(position, answer) = request {
+            self.followers.push((position, answer));
+            return None;
+        }
         let load = match &request {
             Request::Submit(submission, _) => Load::of(&submission.command),
             Request::Append(series, _) => Load::Series(series.rows.len()),
@@ -192,7 +205,7 @@ impl Writer {
 
     /// Refuses every write that waits, for the reason that one was refused: each would only try the
     /// same dead disk again.
-    fn refuse_writes(
+    pub(super) fn refuse_writes(
         &mut self,
         request: Request,
         queue: &mut mpsc::Receiver<Request>,

@@ -35,6 +35,7 @@ impl Writer {
         let mut commit =
             Commit { rows: slice.rows, checkpoint, purge_before, ..self.next_commit() };
         let removed = self.consumers.remove_taken(&mut commit);
+        let sent_at = self.elapsed();
         if let Err(error) = self.store(&commit).await {
             self.checkpointer.backlog.put_back(&commit.rows, slice.advance);
             return match error.kind() {
@@ -53,7 +54,7 @@ impl Writer {
             self.checkpointed(false);
             audit.remove_first(advance.audit);
         }
-        self.publish_state(published.state.clone(), audit);
+        self.publish_state(published.state.clone(), audit, sent_at);
         Ok(())
     }
 

@@ -4,11 +4,12 @@
 //! lead to, and can be taken back: nobody sees that state, nor is told of those commands, before both
 //! are durable.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
@@ -23,9 +24,11 @@ use crate::block::{ClosedBlock, RowChange, Serial};
 use crate::checkpoint::{Advance, FlushSlice, UnflushedAudit};
 use crate::domain::{AuditEntry, WriterId};
 use crate::error::{Error, ErrorKind, Result};
+use crate::loader;
 use crate::log::consumers::{Consumers, Entered};
 use crate::observe::spans;
 use crate::options::Materialize;
+use crate::schema::Table;
 use crate::state::State;
 use crate::view::Published;
 
@@ -45,6 +48,8 @@ pub(super) struct InFlight {
     /// What it changes of the consumers.
     entered: Entered,
     storing: Storing,
+    /// When it was sent: it was the newest one when it was stored, which is later.
+    sent_at: Duration,
     /// Of the batch, and of its commit.
     _batch_span: Span,
     span: Span,
@@ -207,12 +212,13 @@ impl Writer {
         let overlaps = more_waits || durable.is_some() || self.target_len > 0;
         self.target_len = 0;
         self.keep_up_between_commits().await;
+        let learnt = self.learn_sequences().await;
         let Some(batch) = self.batch.take() else { return };
         self.last_sizes = batch.sizes();
         let sealed_at = self.moment();
         let seal = || batch.seal(self.entropy.as_ref(), &self.sequences);
         let (callers, sealed) = self.shared.vital.at_work(seal);
-        let sealed = match sealed {
+        let sealed = match learnt.and(sealed) {
             Ok(sealed) => self.look_for_consumers(&sealed).await.map(|()| sealed),
             refused => refused,
         };
@@ -280,6 +286,7 @@ impl Writer {
     /// Has the requests decided again before all others, unless that has happened too often.
     fn retry(&mut self, callers: Callers) {
         self.conflicts += 1;
+        self.turns.lost(Instant::now());
         if self.conflicts >= ATTEMPTS {
             self.conflicts = 0;
             return callers.fail(&outrun());
@@ -287,7 +294,11 @@ impl Writer {
         self.put_back(callers.into_requests());
     }
 
-    fn put_back(&mut self, requests: impl DoubleEndedIterator<Item = Request>) {
+    pub(super) fn has_commit_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    pub(super) fn put_back(&mut self, requests: impl DoubleEndedIterator<Item = Request>) {
         requests.rev().for_each(|request| self.waiting.push_front(request));
     }
 
@@ -304,6 +315,7 @@ impl Writer {
         let error = match self.settle(&in_flight.commit, stored.outcome).await {
             Ok(()) => {
                 self.conflicts = 0;
+                self.turns.won();
                 self.sequences.extend(in_flight.sequences.iter().copied());
                 self.consumers.stored(std::mem::take(&mut in_flight.entered));
                 return Some(Durable(in_flight));
@@ -326,9 +338,7 @@ impl Writer {
     fn take_back(&mut self, in_flight: InFlight) -> Callers {
         let flushed = in_flight.commit.rows.get(in_flight.flushed.clone()).unwrap_or_default();
         self.checkpointer.backlog.put_back(flushed, in_flight.advance);
-        if let Some(batch) = self.batch.take() {
-            self.put_back(batch.into_requests());
-        }
+        self.reconsider_batch();
         in_flight.callers
     }
 
@@ -346,6 +356,23 @@ impl Writer {
         true
     }
 
+    /// Reads how far the writers of the open batch have come that nothing is known of, since others may have
+    /// stored series of theirs.
+    async fn learn_sequences(&mut self) -> Result<()> {
+        if self.sequences_are_all {
+            return Ok(());
+        }
+        let writers = self.batch.iter().flat_map(Batch::writers);
+        let unknown: BTreeSet<_> =
+            writers.filter(|writer| !self.sequences.contains_key(writer)).collect();
+        for writer in unknown {
+            if let Some(sequence) = loader::read_sequence(self.backend.as_ref(), writer).await? {
+                self.sequences.insert(writer, sequence);
+            }
+        }
+        Ok(())
+    }
+
     /// A consumer may have taken more than this process knows, where others serve it: it is not to be
     /// given up because of that.
     async fn look_for_consumers(&mut self, sealed: &SealedBatch) -> Result<()> {
@@ -361,10 +388,19 @@ impl Writer {
         Ok(())
     }
 
+    /// Reads who follows. What is then written of them is in conflict if somebody else stored something
+    /// since: that another process moved one is not seen in the position.
     pub(super) async fn read_consumers(&mut self) -> Result<()> {
+        self.consumers_revision = self.backend.revision().await?;
         let head = self.backend.head().await?;
         self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         Ok(())
+    }
+
+    /// What a commit has to find, if it writes of consumers.
+    pub(super) fn revision_for(&self, commit: &Commit) -> Option<u64> {
+        let of_consumers = commit.rows.iter().any(|row| row.table == Table::Consumers);
+        self.consumers_revision.filter(|_| of_consumers)
     }
 
     /// Up to where a commit may purge blocks, which perhaps advances the checkpoint.
@@ -413,6 +449,7 @@ impl Writer {
         commit.block = encoded;
         commit.rows = rows;
         let entered = self.consumers.enter(&mut commit, &series, before);
+        commit.revision = self.revision_for(&commit);
         let points = series.len();
         commit.rows.extend(series);
         let batch_span = spans::batch(callers.spans(), callers.len());
@@ -429,6 +466,7 @@ impl Writer {
             advance,
             entered,
             storing: Storing::Ended(Ok(()).into()),
+            sent_at: self.elapsed(),
             _batch_span: batch_span,
             span,
             timing,
@@ -460,7 +498,7 @@ impl Writer {
             self.checkpointer.add_block(block, changes, audit_rows, retain);
         }
         let serial = stored.state.serial();
-        let replaced = self.publish_state(std::mem::take(&mut stored.state), audit);
+        let replaced = self.publish_state(std::mem::take(&mut stored.state), audit, stored.sent_at);
         let slow = self.slow(&stored);
         stored.callers.answer(serial);
         // Nobody waits for what is told of it.
@@ -471,17 +509,13 @@ impl Writer {
         }
     }
 
-    /// Gives what was published before.
-    pub(super) fn publish_state(&self, state: State, audit: UnflushedAudit) -> Arc<Published> {
-        self.publish_state_of(state, audit, Instant::now())
-    }
-
-    /// Publishes a state that was the newest one at a moment. Gives what was published before.
-    pub(super) fn publish_state_of(
+    /// Publishes a state that holds everything that was durable at a moment. Gives what was published
+    /// before.
+    pub(super) fn publish_state(
         &self,
         state: State,
         audit: UnflushedAudit,
-        fresh_at: Instant,
+        fresh_at: Duration,
     ) -> Arc<Published> {
         let serial = state.serial();
         let dirty = self.checkpointer.backlog.len() as u64;

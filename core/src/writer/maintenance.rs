@@ -1,9 +1,11 @@
 //! Requests that are no commands. They are served while no batch is open and nothing is in flight.
 
+use std::time::Instant;
+
 use super::in_flight::uninterrupted;
 use super::outcome::unconfirmed;
-use super::{ATTEMPTS, ConsumerChange, Request, Writer, outrun, read_only};
-use crate::backend::{Commit, KeyRange};
+use super::{ATTEMPTS, ConsumerChange, Following, Request, Writer, outrun, read_only};
+use crate::backend::{Commit, Head, HeadChange, KeyRange, RecordChange};
 use crate::block::{ChangeKind, RowChange, Serial};
 use crate::domain::{CommitId, ConsumerName};
 use crate::entropy::draw;
@@ -34,7 +36,10 @@ impl Writer {
             Request::Consumers(change, answer) => {
                 answer.send(self.change_consumers(change).await);
             }
-            Request::Submit(..) | Request::Append(..) => {}
+            Request::Record(change, following, answer) => {
+                answer.send(self.change_record(&change, &following).await);
+            }
+            Request::Submit(..) | Request::Append(..) | Request::Follow(..) => {}
         }
     }
 
@@ -74,50 +79,108 @@ impl Writer {
     /// Removes rows of series and writes others, in one commit without a block.
     async fn replace(&mut self, prune: Vec<KeyRange>, rows: Vec<RowChange>) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            self.require_writable().await?;
-            if self.has_unflushed_in(&prune) {
-                self.flush_all().await?;
-            }
-            let before = self.state().serial();
-            let entry = Some(self.new_commit_id()?);
-            self.make_room_for(feed::encode(&prune, &rows).len() as u64).await?;
-            let mut commit = Commit { prune: prune.clone(), entry, ..self.next_commit() };
-            let entered = self.consumers.enter(&mut commit, &rows, before);
-            commit.rows.extend(rows.iter().cloned());
-            if self.stored(&commit).await? {
-                self.consumers.stored(entered);
+            self.begin_turn().await?;
+            let replaced = self.try_replace(&prune, &rows).await;
+            self.end_turn().await;
+            if replaced? {
                 return Ok(());
             }
         }
         Err(outrun())
     }
 
+    /// Tells whether no other process was first.
+    async fn try_replace(&mut self, prune: &[KeyRange], rows: &[RowChange]) -> Result<bool> {
+        self.require_writable().await?;
+        if self.has_unflushed_in(prune) {
+            self.flush_all().await?;
+        }
+        let before = self.state().serial();
+        let entry = Some(self.new_commit_id()?);
+        self.make_room_for(feed::encode(prune, rows).len() as u64).await?;
+        let mut commit = Commit { prune: prune.to_vec(), entry, ..self.next_commit() };
+        let entered = self.consumers.enter(&mut commit, rows, before);
+        commit.revision = self.revision_for(&commit);
+        commit.rows.extend(rows.iter().cloned());
+        let stored = self.stored(&commit).await?;
+        if stored {
+            self.consumers.stored(entered);
+        }
+        Ok(stored)
+    }
+
     async fn change_consumers(&mut self, change: ConsumerChange) -> Result<Option<Consumer>> {
         for _ in 0..ATTEMPTS {
-            self.require_writable().await?;
-            // That another process advanced one is not seen in the position.
-            if self.is_shared {
-                self.read_consumers().await?;
-            }
-            let planned = match &change {
-                ConsumerChange::Register(name, max_bytes) => self.registration(name, *max_bytes)?,
-                ConsumerChange::Advance(name, to) => {
-                    let (serial, total) = self.serial_and_total(name, *to).await?;
-                    let (mut consumers, consumer) =
-                        self.consumers.advanced(name, (*to, serial, total))?;
-                    let rows = vec![RowChange::put(ChangeKind::Updated, &consumer)];
-                    let mut commit = Commit { rows, ..self.next_commit() };
-                    consumers.set_removed(consumers.remove_taken(&mut commit));
-                    Planned { commit, consumers, consumer: Some(consumer) }
-                }
-                ConsumerChange::Remove(name) => self.removal(name)?,
-            };
-            if self.stored(&planned.commit).await? {
-                self.consumers = planned.consumers;
-                return Ok(planned.consumer);
+            self.begin_turn().await?;
+            let changed = self.try_change_consumers(&change).await;
+            self.end_turn().await;
+            if let Some(consumer) = changed? {
+                return Ok(consumer);
             }
         }
         Err(outrun())
+    }
+
+    /// Replaces the record, while nothing else is being stored. Gives the head after it. That somebody
+    /// follows from then on, or no longer does, does not count here: both sides are at one position.
+    async fn change_record(
+        &mut self,
+        change: &RecordChange,
+        following: &Following,
+    ) -> Result<Head> {
+        for _ in 0..ATTEMPTS {
+            if self.read_only {
+                return Err(read_only());
+            }
+            self.refresh().await?;
+            let head = self.backend.head().await?;
+            let (rows, mut consumers) = self.consumers.following(&head, following)?;
+            let mut commit = Commit { rows, ..self.next_commit() };
+            commit.head = HeadChange { record: Some(*change), ..HeadChange::default() };
+            consumers.set_removed(consumers.remove_taken(&mut commit));
+            if self.stored(&commit).await? {
+                self.consumers = consumers;
+                // What follows is written by whoever copies to it, and never from here again.
+                self.moving = (!change.after.role.is_active()).then(moving);
+                if self.moving.is_none() {
+                    self.epoch = change.after.epoch;
+                }
+                return self.backend.head().await;
+            }
+            // Either another process committed first, or the record is another one, which stays so.
+            self.backend.head().await?.require_record(&change.before)?;
+        }
+        Err(outrun())
+    }
+
+    /// Gives the consumer as it is now; nothing if another process was first.
+    async fn try_change_consumers(
+        &mut self,
+        change: &ConsumerChange,
+    ) -> Result<Option<Option<Consumer>>> {
+        self.require_writable().await?;
+        if self.is_shared {
+            self.read_consumers().await?;
+        }
+        let mut planned = match change {
+            ConsumerChange::Register(name, max_bytes) => self.registration(name, *max_bytes)?,
+            ConsumerChange::Advance(name, to) => {
+                let (serial, total) = self.serial_and_total(name, *to).await?;
+                let (mut consumers, consumer) =
+                    self.consumers.advanced(name, (*to, serial, total))?;
+                let rows = vec![RowChange::put(ChangeKind::Updated, &consumer)];
+                let mut commit = Commit { rows, ..self.next_commit() };
+                consumers.set_removed(consumers.remove_taken(&mut commit));
+                Planned { commit, consumers, consumer: Some(consumer) }
+            }
+            ConsumerChange::Remove(name) => self.removal(name)?,
+        };
+        planned.commit.revision = self.revision_for(&planned.commit);
+        if !self.stored(&planned.commit).await? {
+            return Ok(None);
+        }
+        self.consumers = planned.consumers;
+        Ok(Some(planned.consumer))
     }
 
     /// That somebody follows the log, or no longer does, is a commit that counts: so every other process
@@ -181,18 +244,21 @@ impl Writer {
     /// Stores a commit without a block. Tells whether it was stored; if another process was first, the
     /// state is the one after that.
     async fn stored(&mut self, commit: &Commit) -> Result<bool> {
+        let sent_at = self.elapsed();
         match self.store(commit).await {
             Ok(()) => {
+                self.turns.won();
                 self.confirm().await.map_err(|error| unconfirmed(&error))?;
                 let published = self.shared.published.load_full();
                 let mut state = published.state.clone();
                 if commit.id().is_some() {
                     state.set_position(commit.expected.next());
                 }
-                self.publish_state(state, published.audit.clone());
+                self.publish_state(state, published.audit.clone(), sent_at);
                 Ok(true)
             }
             Err(error) if *error.kind() == ErrorKind::Conflict => {
+                self.turns.lost(Instant::now());
                 self.catch_up_after_conflict().await?;
                 Ok(false)
             }
@@ -218,4 +284,11 @@ impl Writer {
         }
         if self.is_shared { self.catch_up().await } else { Ok(()) }
     }
+}
+
+fn moving() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the network is moving to another database; write to the store that is opened there",
+    )
 }

@@ -28,7 +28,7 @@
 //! - [`outcome`]: how a commit ended. After an error that leaves this open the writer is *poisoned*: it
 //!   accepts nothing until it has reopened the backend and compared.
 //! - [`event_loop`]: the queue, and what is done when. [`flush`]: commits that only flush.
-//!   [`maintenance`]: requests that are no commands. [`upkeep`]: what the backend does by itself.
+//!   [`turns`]: what is done where others keep writing, too. [`maintenance`]: requests that are no commands. [`upkeep`]: what the backend does by itself.
 //!   [`observing`]: what is told of all that. [`shutdown`]: how it ends.
 
 mod batch;
@@ -41,18 +41,19 @@ mod observing;
 mod outcome;
 mod request;
 mod shutdown;
+mod turns;
 mod upkeep;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, BackendInfo, Commit, Head};
 use crate::block::{Serial, Sizes};
 use crate::checkpoint::Checkpointer;
 use crate::digest::DigestCache;
-use crate::domain::{LineageId, SideId, StoreId, WriterId};
+use crate::domain::{Clock, LineageId, SideId, StoreId, WriterId};
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::health::Vital;
@@ -61,7 +62,7 @@ use crate::log::hold::Holds;
 use crate::observe::spans::Database;
 use crate::observe::{CountsCache, Event, KeptViews, Reads, Recorder, Watchers, system_name};
 use crate::options::{Materialize, StoreOptions, WriterOptions};
-use crate::position::Epoch;
+use crate::position::{Epoch, Position};
 use crate::state::State;
 use crate::store::Companion;
 use crate::view::Published;
@@ -70,8 +71,9 @@ use batch::Batch;
 pub(crate) use commit_thread::CommitThread;
 use in_flight::InFlight;
 pub use request::Committed;
-pub(crate) use request::{Answer, ConsumerChange, Origin, Request, SeriesRows, weight};
+pub(crate) use request::{Answer, ConsumerChange, Following, Origin, Request, SeriesRows, weight};
 pub(crate) use shutdown::{Closing, End};
+use turns::Turns;
 use upkeep::Upkeep;
 
 /// What the writer begins with beside the state.
@@ -148,6 +150,7 @@ pub(crate) struct Shared {
 pub(crate) struct Writer {
     backend: Arc<dyn Backend>,
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     options: WriterOptions,
     materialize: Materialize,
@@ -158,13 +161,19 @@ pub(crate) struct Writer {
     is_pinned: bool,
     /// The last sequence number of each source of series.
     sequences: HashMap<WriterId, u64>,
+    /// Whether a writer that is not among them has none.
+    sequences_are_all: bool,
     checkpointer: Checkpointer,
     consumers: Consumers,
+    /// What the backend counted before they were last read, where others move them, too.
+    consumers_revision: Option<u64>,
     /// The store that was opened, and the epoch in which this may write to it.
     identity: Identity,
     epoch: Epoch,
     /// Why nothing may be written any more: somebody else has taken over.
     fenced: Option<Error>,
+    /// Why nothing is written for now: the network is moving to another database.
+    moving: Option<Error>,
     /// Why the store ends, though nobody closed it.
     stopped: Option<Error>,
     /// Set by a commit of unknown outcome, or one that was not confirmed: nothing is accepted until the
@@ -172,6 +181,8 @@ pub(crate) struct Writer {
     poisoned: bool,
     /// What was taken from the queue and waits.
     waiting: VecDeque<Request>,
+    /// Who waits until a position is published that others have committed.
+    followers: Vec<(Position, Answer<()>)>,
     /// The open batch, decided on top of the commit in flight.
     batch: Option<Batch>,
     /// Of the block before the open batch's.
@@ -185,6 +196,7 @@ pub(crate) struct Writer {
     commit_thread: CommitThread,
     /// How often in a row another process committed first.
     conflicts: usize,
+    turns: Turns,
     upkeep: Upkeep,
     companions: Vec<Arc<dyn Companion>>,
     recorder: Option<Arc<dyn Recorder>>,
@@ -213,6 +225,7 @@ impl Writer {
         Self {
             backend,
             shared,
+            clock: options.clock.clone(),
             entropy: options.entropy.clone(),
             options: options.writer.clone(),
             // Of processes that share a backend, one that flushes late would write older rows over
@@ -222,14 +235,18 @@ impl Writer {
             is_shared,
             is_pinned,
             sequences: found.sequences,
+            sequences_are_all: true,
             checkpointer: found.checkpointer,
             consumers: found.consumers,
+            consumers_revision: None,
             identity: Identity::of(&found.head),
             epoch: found.head.epoch,
             fenced: None,
+            moving: None,
             stopped: None,
             poisoned: false,
             waiting: VecDeque::new(),
+            followers: Vec::new(),
             batch: None,
             last_sizes: Sizes::default(),
             in_flight: None,
@@ -237,6 +254,7 @@ impl Writer {
             alone: 0,
             commit_thread,
             conflicts: 0,
+            turns: Turns::default(),
             upkeep: Upkeep::default(),
             companions: options.companions.clone(),
             recorder: options.recorder.clone(),
@@ -254,9 +272,17 @@ impl Writer {
         Commit { expected, epoch: self.epoch, ..Commit::default() }
     }
 
+    /// The time by which views tell their age.
+    fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
     /// Why nothing can be written at all.
     fn refusal(&self) -> Option<Error> {
-        if self.read_only { Some(read_only()) } else { self.fenced.clone() }
+        if self.read_only {
+            return Some(read_only());
+        }
+        self.fenced.clone().or_else(|| self.moving.clone())
     }
 
     /// Whether nothing is accepted until the backend was reopened and compared.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 
-use crate::backend::KeyRange;
+use crate::backend::{Head, KeyRange, RecordChange};
 use crate::block::{RowChange, Serial};
 use crate::command::Submission;
 use crate::domain::{ConsumerName, WriterId};
@@ -84,6 +84,8 @@ pub(crate) enum Request {
     Replace(Vec<KeyRange>, Vec<RowChange>, Answer<()>),
     /// Look for commits of other processes.
     Refresh(Answer<()>),
+    /// Publish at least this position, to which others have committed.
+    Follow(Position, Answer<()>),
     /// The backend has been given something to do by itself.
     Wake(Answer<()>),
     /// Prove that a commit would be stored.
@@ -92,6 +94,17 @@ pub(crate) enum Request {
     Checkpoint(Answer<Serial>),
     /// Change who follows the log.
     Consumers(ConsumerChange, Answer<Option<Consumer>>),
+    /// Say something else of the database's part in its network.
+    Record(RecordChange, Following, Answer<Head>),
+}
+
+/// What comes with another record: whether a consumer follows from then on.
+#[derive(Debug, Clone)]
+pub(crate) enum Following {
+    Unchanged,
+    /// From this commit on, and blocks that are kept now stay, too; with so many bytes kept at most.
+    Begins(ConsumerName, u64),
+    Ends(ConsumerName),
 }
 
 /// A change of who follows the log.
@@ -104,14 +117,21 @@ pub(crate) enum ConsumerChange {
 }
 
 impl Request {
+    /// Whether it becomes part of a batch.
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self, Self::Submit(..) | Self::Append(..))
+    }
+
     pub(super) fn refuse(self, error: &Error) {
         match self {
             Self::Submit(_, answer) => answer.send(Err(error.clone())),
             Self::Checkpoint(answer) => answer.send(Err(error.clone())),
             Self::Consumers(_, answer) => answer.send(Err(error.clone())),
+            Self::Record(_, _, answer) => answer.send(Err(error.clone())),
             Self::Append(_, answer)
             | Self::Replace(_, _, answer)
             | Self::Refresh(answer)
+            | Self::Follow(_, answer)
             | Self::Wake(answer)
             | Self::Probe(answer) => answer.send(Err(error.clone())),
         }

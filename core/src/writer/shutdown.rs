@@ -125,6 +125,7 @@ impl Writer {
             "the store stopped before it came to this; nothing of it was stored. Open it again",
         );
         waiting.into_iter().for_each(|request| request.refuse(&error));
+        self.followers.drain(..).for_each(|(_, answer)| answer.send(Err(error.clone())));
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.ended().await;
         }

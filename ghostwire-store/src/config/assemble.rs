@@ -15,10 +15,6 @@ use super::source::Node;
 use super::types::{Config, NamedStore, Switch};
 use super::value::{self, Kind, Value};
 
-/// Whoever asks for it needs to know what there is instead.
-pub(crate) const NO_POSTGRES: &str =
-    "this release has no postgres backend yet: choose libsql or zqlite";
-
 /// Builds the configuration; relative paths resolve against the directory of the flag file.
 pub(super) fn assemble(
     environment: (String, Origin),
@@ -198,8 +194,7 @@ impl Config {
             )
             .with("key", &held.path)
             .with("value", BackendKind::Postgres)
-            .with("source", held.origin(self))
-            .with("help", NO_POSTGRES)),
+            .with("source", held.origin(self))),
         }
     }
 

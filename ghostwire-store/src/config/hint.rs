@@ -2,8 +2,8 @@
 
 /// Said wherever a secret is found.
 pub(super) const NO_SECRETS: &str = "secrets do not belong in the configuration: put this one into \
-     a file and name the file (postgres.url_file, secret_key_file, zqlite.root_secret_file), or into \
-     the environment variable that postgres.url_variable or zqlite.root_secret_variable names";
+     a file and name the file (postgres.password_file, secret_key_file, zqlite.root_secret_file), or into \
+     the environment variable that postgres.password_variable or zqlite.root_secret_variable names";
 
 /// Enough to recognise a misspelling; keeps hostile keys from costing time.
 const LONGEST_COMPARED: usize = 96;
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     const KNOWN: [&str; 5] =
-        ["backend", "writer", "writer.max_group", "postgres.url_file", "secret_key_file"];
+        ["backend", "writer", "writer.max_group", "postgres.password_file", "secret_key_file"];
 
     #[test]
     fn the_nearest_name() {
@@ -142,7 +142,7 @@ mod tests {
             ("writer.maxGroup", "writer.max_group"),
             ("max_group", "writer.max_group"),
             ("writre.max_group", "writer.max_group"),
-            ("postgres.url", "postgres.url_file"),
+            ("postgres.password", "postgres.password_file"),
         ] {
             assert_eq!(nearest(unknown, KNOWN).as_deref(), Some(expected), "{unknown}");
         }
@@ -155,7 +155,7 @@ mod tests {
         for secret in ["password", "libsql.auth_token", "postgres.url", "DB_URL", "privateKey"] {
             assert!(names_a_secret(secret, KNOWN), "{secret}");
         }
-        for harmless in ["colour", "secret_key_fil", "postgres.ulr_file", "backend"] {
+        for harmless in ["colour", "secret_key_fil", "postgres.pasword_file", "backend"] {
             assert!(!names_a_secret(harmless, KNOWN), "{harmless}");
         }
     }

@@ -2,12 +2,11 @@
 //! the defaults are those of [`Config`].
 
 use super::names::{
-    self, BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, Role, SocketMode,
-    SwitchState, ZqliteEngine, materialize_named,
+    self, BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, PostgresDurability,
+    PostgresTls, Role, SocketMode, SwitchState, ZqliteEngine, materialize_named,
 };
-use super::types::{
-    BackendChoice, Config, LibsqlOptions, NamedStore, PostgresOptions, ZqliteOptions,
-};
+use super::postgres::PostgresOptions;
+use super::types::{BackendChoice, Config, LibsqlOptions, NamedStore, ZqliteOptions};
 use super::value::{Kind, Value, address};
 
 /// A known key.
@@ -338,19 +337,161 @@ pub(super) static KEYS: &[Key] = &[
         |s, v| with_libsql(s, materialize_named(v.as_text()?)?, |o, m| o.materialize = m),
     ),
     Key::store(
-        "postgres.url_file",
-        Kind::Path,
-        "The file that holds the connection URL, which is a secret.",
-        |s| postgres(s)?.url_file.clone().map(Value::Path),
-        |s, v| with_postgres(s, v.into_path()?, |o, path| o.url_file = Some(path)),
-    )
-    .unless_set("the variable holds the URL"),
+        "postgres.host",
+        Kind::Host,
+        "The database server: a name, an address, or the directory of a Unix socket.",
+        |s| postgres(s).map(|o| Value::text(&o.host)),
+        |s, v| with_postgres(s, v.into_text()?, |o, text| o.host = text),
+    ),
     Key::store(
-        "postgres.url_variable",
+        "postgres.port",
+        integer(1, 65535),
+        "Its port; with a Unix socket part of that one's name.",
+        |s| postgres(s).map(|o| Value::Integer(o.port)),
+        |s, v| with_postgres(s, v.integer()?, |o, n| o.port = n),
+    ),
+    Key::store(
+        "postgres.database",
+        Kind::Name,
+        "The database, which has to be there.",
+        |s| postgres(s).map(|o| Value::text(&o.database)),
+        |s, v| with_postgres(s, v.into_text()?, |o, text| o.database = text),
+    ),
+    Key::store(
+        "postgres.user",
+        Kind::Name,
+        "The role that the store connects as.",
+        |s| postgres(s).map(|o| Value::text(&o.user)),
+        |s, v| with_postgres(s, v.into_text()?, |o, text| o.user = text),
+    ),
+    Key::store(
+        "postgres.password_file",
+        Kind::Path,
+        "The file that holds its password, a line, mode 0600 (or 0440, root's, for a group of the process).",
+        |s| postgres(s)?.password_file.clone().map(Value::Path),
+        |s, v| with_postgres(s, v.into_path()?, |o, path| o.password_file = Some(path)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "postgres.password_variable",
         Kind::VariableName,
-        "The environment variable that holds the connection URL if no file is named.",
-        |s| postgres(s).map(|o| Value::text(&o.url_variable)),
-        |s, v| with_postgres(s, v.into_text()?, |o, name| o.url_variable = name),
+        "The environment variable that holds its password if no file is named.",
+        |s| postgres(s)?.password_variable.clone().map(Value::Text),
+        |s, v| with_postgres(s, v.into_text()?, |o, text| o.password_variable = Some(text)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "postgres.tls",
+        Kind::Choice(PostgresTls::NAMES),
+        "How the connection is protected: by a certificate for the server's name, by one whatever its name, or not at all, which is for this machine only.",
+        |s| postgres(s)?.tls.map(Value::text),
+        |s, v| {
+            with_postgres(s, PostgresTls::from_name(v.as_text()?)?, |o, tls| o.tls = Some(tls))
+        },
+    )
+    .unless_set("`off` for a Unix socket and this machine, else `verify-full`"),
+    Key::store(
+        "postgres.root_certificate_file",
+        Kind::Path,
+        "The authorities that the server's certificate may be of, in PEM.",
+        |s| postgres(s)?.root_certificate_file.clone().map(Value::Path),
+        |s, v| with_postgres(s, v.into_path()?, |o, path| o.root_certificate_file = Some(path)),
+    )
+    .unless_set("those that browsers know"),
+    Key::store(
+        "postgres.schema",
+        Kind::Name,
+        "The schema that holds the tables: lowercase letters, digits and `_`, at most 48. Several stores in one database have one each.",
+        |s| postgres(s).map(|o| Value::text(&o.schema)),
+        |s, v| with_postgres(s, v.into_text()?, |o, text| o.schema = text),
+    ),
+    Key::store(
+        "postgres.pool_min",
+        integer(0, 1000),
+        "How many connections are kept for reads, however long nobody uses them. Commits have one of their own.",
+        |s| postgres(s).map(|o| Value::Integer(o.pool_min)),
+        |s, v| with_postgres(s, v.integer()?, |o, n| o.pool_min = n),
+    ),
+    Key::store(
+        "postgres.pool_max",
+        integer(1, 1000),
+        "How many there may be.",
+        |s| postgres(s).map(|o| Value::Integer(o.pool_max)),
+        |s, v| with_postgres(s, v.integer()?, |o, n| o.pool_max = n),
+    ),
+    Key::store(
+        "postgres.pool_idle_seconds",
+        integer(1, 86400),
+        "For how many seconds a further one may be unused.",
+        |s| postgres(s).map(|o| Value::Integer(o.pool_idle_seconds)),
+        |s, v| with_postgres(s, v.integer()?, |o, n| o.pool_idle_seconds = n),
+    ),
+    Key::store(
+        "postgres.pool_lifetime_seconds",
+        integer(10, 86400),
+        "For how many seconds one is used; each process takes up to a tenth less.",
+        |s| postgres(s).map(|o| Value::Integer(o.pool_lifetime_seconds)),
+        |s, v| with_postgres(s, v.integer()?, |o, n| o.pool_lifetime_seconds = n),
+    ),
+    Key::store(
+        "postgres.connect_timeout_ms",
+        integer(1, 600000),
+        "How many milliseconds making, or waiting for, a connection may take.",
+        |s| postgres(s).map(|o| Value::Integer(o.connect_timeout_ms)),
+        |s, v| with_postgres(s, v.integer()?, |o, n| o.connect_timeout_ms = n),
+    ),
+    Key::store(
+        "postgres.read_timeout_ms",
+        integer(1, 600000),
+        "How many milliseconds a read may take.",
+        |s| postgres(s).map(|o| Value::Integer(o.read_timeout_ms)),
+        |s, v| with_postgres(s, v.integer()?, |o, n| o.read_timeout_ms = n),
+    ),
+    Key::store(
+        "postgres.commit_timeout_ms",
+        integer(1, 600000),
+        "How many milliseconds a commit may take before its outcome is unknown.",
+        |s| postgres(s).map(|o| Value::Integer(o.commit_timeout_ms)),
+        |s, v| with_postgres(s, v.integer()?, |o, n| o.commit_timeout_ms = n),
+    ),
+    Key::store(
+        "postgres.notify",
+        Kind::Boolean,
+        "Whether commits notify the other processes, and these listen; otherwise they look by themselves.",
+        |s| postgres(s).map(|o| Value::Boolean(o.notify)),
+        |s, v| with_postgres(s, v.boolean()?, |o, notify| o.notify = notify),
+    ),
+    Key::store(
+        "postgres.listen_host",
+        Kind::Host,
+        "Where notifications come from, if something stands before `host` that does not pass them on.",
+        |s| postgres(s)?.listen_host.clone().map(Value::Text),
+        |s, v| with_postgres(s, v.into_text()?, |o, text| o.listen_host = Some(text)),
+    )
+    .unless_set("as `host`"),
+    Key::store(
+        "postgres.listen_port",
+        integer(1, 65535),
+        "The port there.",
+        |s| postgres(s)?.listen_port.map(Value::Integer),
+        |s, v| with_postgres(s, v.integer()?, |o, port| o.listen_port = Some(port)),
+    )
+    .unless_set("as `port`"),
+    Key::store(
+        "postgres.max_clock_ahead_ms",
+        integer(1, 86400000),
+        "How many milliseconds a commit may be dated ahead of the server's clock; what is further ahead is refused.",
+        |s| postgres(s).map(|o| Value::Integer(o.max_clock_ahead_ms)),
+        |s, v| with_postgres(s, v.integer()?, |o, n| o.max_clock_ahead_ms = n),
+    ),
+    Key::store(
+        "postgres.durability",
+        Kind::Choice(PostgresDurability::NAMES),
+        "Whether a server that may forget what it confirmed (fsync, full_page_writes or synchronous_commit off) is refused.",
+        |s| postgres(s).map(|o| Value::text(o.durability)),
+        |s, v| {
+            with_postgres(s, PostgresDurability::from_name(v.as_text()?)?, |o, d| o.durability = d)
+        },
     ),
     Key::store(
         "secret_key_file",

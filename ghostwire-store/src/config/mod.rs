@@ -25,6 +25,7 @@ mod layer;
 mod lookup;
 mod names;
 mod origin;
+mod postgres;
 mod source;
 mod stores;
 mod types;
@@ -40,19 +41,18 @@ use std::path::PathBuf;
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-pub(crate) use self::assemble::NO_POSTGRES;
 pub use self::document::known_keys_markdown;
 pub use self::names::{
-    BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, Role, SocketMode, SwitchState,
-    ZqliteEngine,
+    BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, PostgresDurability, PostgresTls,
+    Role, SocketMode, SwitchState, ZqliteEngine,
 };
 pub use self::origin::{Explained, Origin, Origins};
+pub use self::postgres::PostgresOptions;
 pub use self::source::{FlagFile, MAX_FILE_BYTES};
 pub use self::types::{
-    AdminOptions, BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT,
-    DEFAULT_POSTGRES_URL_VARIABLE, DEFAULT_STORE, HttpOptions, JobOptions, LibsqlOptions,
-    LogOptions, Migration, NamedStore, PostgresOptions, Roles, RootOptions, SeriesOptions,
-    ServeOptions, Switch, TelemetryOptions, WriterOptions, ZqliteOptions,
+    AdminOptions, BackendChoice, ClockOptions, Config, DEFAULT_ENVIRONMENT, DEFAULT_STORE,
+    HttpOptions, JobOptions, LibsqlOptions, LogOptions, Migration, NamedStore, Roles, RootOptions,
+    SeriesOptions, ServeOptions, Switch, TelemetryOptions, WriterOptions, ZqliteOptions,
 };
 #[doc(inline)]
 pub use ghostwire_store_core::options::Materialize;

@@ -56,7 +56,7 @@ named_enum! {
         Zqlite = "zqlite",
         /// Real tables in one local file, which any SQLite tool reads.
         Libsql = "libsql",
-        /// PostgreSQL; refused in this release.
+        /// A PostgreSQL database, which several control planes may share.
         Postgres = "postgres",
         /// Nothing is kept; for tests.
         Memory = "memory",
@@ -98,6 +98,28 @@ named_enum! {
         Off = "off",
         /// After each commit, before anybody is answered.
         Commit = "commit",
+    }
+}
+
+named_enum! {
+    /// How the connection to a database server is protected.
+    PostgresTls {
+        /// By a certificate of a known authority for the server's name.
+        VerifyFull = "verify-full",
+        /// By a certificate of a known authority, whatever its name.
+        VerifyCa = "verify-ca",
+        /// Not at all; over a Unix socket and to this machine only.
+        Off = "off",
+    }
+}
+
+named_enum! {
+    /// What to do about a server that may forget what it confirmed.
+    PostgresDurability {
+        /// Refuse it.
+        Required = "required",
+        /// Use it all the same.
+        Unsafe = "unsafe",
     }
 }
 

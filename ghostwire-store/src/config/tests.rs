@@ -195,8 +195,10 @@ materialize = 'commit'
 path = 'l'
 materialize = 'checkpoint'
 [development.postgres]
-url_file = 'u'
-url_variable = 'DB_URL'
+host = '/run/postgresql'
+password_file = 'u'
+tls = 'off'
+pool_max = 3
 [development.memory]
 [development]
 secret_key_file = 'k'
@@ -219,7 +221,13 @@ secret_key_file = 'k'
             materialize: Materialize::Checkpoint
         })
     );
-    let options = PostgresOptions { url_file: Some(path("u")), url_variable: "DB_URL".into() };
+    let options = PostgresOptions {
+        host: "/run/postgresql".to_owned(),
+        password_file: Some(path("u")),
+        tls: Some(PostgresTls::Off),
+        pool_max: 3,
+        ..PostgresOptions::default()
+    };
     assert_eq!(with("postgres").backend, BackendChoice::Postgres(options));
     assert_eq!(with("memory").backend, BackendChoice::Memory);
 }

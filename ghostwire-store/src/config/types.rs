@@ -14,15 +14,13 @@ use super::names::{
     ZqliteEngine,
 };
 use super::origin::Origins;
+use super::postgres::PostgresOptions;
 
 /// The environment that holds when nobody chooses one.
 pub const DEFAULT_ENVIRONMENT: &str = "development";
 
 /// The store that keys without a store's name belong to, and that holds when nobody chooses one.
 pub const DEFAULT_STORE: &str = "main";
-
-/// The variable that holds the PostgreSQL URL when nobody names another.
-pub const DEFAULT_POSTGRES_URL_VARIABLE: &str = "GHOSTWIRE_POSTGRES_URL";
 
 /// The effective configuration of one environment.
 ///
@@ -236,6 +234,15 @@ impl BackendChoice {
             Self::Postgres(_) | Self::Memory => None,
         }
     }
+
+    /// Where a database is that has the store, as its backend tells it: without user and password.
+    #[must_use]
+    pub fn location(&self) -> Option<String> {
+        match self {
+            Self::Postgres(options) => Some(options.location()),
+            Self::Zqlite(_) | Self::Libsql(_) | Self::Memory => None,
+        }
+    }
 }
 
 /// Options of the zqlite backend.
@@ -325,21 +332,6 @@ pub struct LibsqlOptions {
 impl Default for LibsqlOptions {
     fn default() -> Self {
         Self { path: PathBuf::from("data/ghostwire.db"), materialize: Materialize::Commit }
-    }
-}
-
-/// Options of the PostgreSQL backend. The URL is a secret, so only the place to find it is here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PostgresOptions {
-    /// The file that holds the URL; it takes precedence over the variable.
-    pub url_file: Option<PathBuf>,
-    /// The name of the environment variable that holds the URL.
-    pub url_variable: String,
-}
-
-impl Default for PostgresOptions {
-    fn default() -> Self {
-        Self { url_file: None, url_variable: DEFAULT_POSTGRES_URL_VARIABLE.to_owned() }
     }
 }
 

@@ -81,6 +81,8 @@ pub(super) enum Kind {
     Address,
     /// Where something is sent to over HTTP.
     Endpoint,
+    /// A machine, or the directory of a Unix socket on this one.
+    Host,
 }
 
 impl fmt::Display for Kind {
@@ -96,6 +98,9 @@ impl fmt::Display for Kind {
             Self::Path => f.write_str("a path"),
             Self::Address => f.write_str("an IP address, with a port or without"),
             Self::Endpoint => f.write_str("an address like http://HOST:PORT"),
+            Self::Host => {
+                f.write_str("a host's name or address, or the directory of a Unix socket")
+            }
             Self::VariableName => f.write_str("the name of an environment variable"),
             Self::Name => {
                 write!(f, "a name of 1 to {LONGEST_NAME} letters, digits, \"-\" and \"_\"")
@@ -150,7 +155,8 @@ impl Kind {
                 | Self::Name
                 | Self::StoreName
                 | Self::Address
-                | Self::Endpoint,
+                | Self::Endpoint
+                | Self::Host,
                 Node::Text(text),
             ) => Value::Text(text.clone()),
             _ => return Err(Refusal::Type),
@@ -211,6 +217,12 @@ impl Kind {
                     Err(Refusal::Malformed)
                 }
             }
+            (Self::Host, Value::Text(host)) => {
+                if hint::looks_like_secret(host) {
+                    return Err(Refusal::Secret);
+                }
+                if is_host(host) { Ok(()) } else { Err(Refusal::Malformed) }
+            }
             (Self::StoreName, Value::Text(name)) => {
                 if is_store_name(name) {
                     Ok(())
@@ -247,6 +259,15 @@ fn integer(text: &str) -> Result<u64, Refusal> {
 pub(super) fn is_name(name: &str) -> bool {
     (1..=LONGEST_NAME).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// Nothing beside the host: a port and a user have keys of their own.
+fn is_host(host: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let is_address = host.parse::<IpAddr>().is_ok();
+    let is_socket = host.starts_with('/') && !host.chars().any(char::is_control);
+    let is_named = !host.is_empty() && host.chars().all(is_plain);
+    host.len() <= 255 && (is_address || is_socket || is_named)
 }
 
 /// In capitals and without its `-` a store's name is part of a variable's.

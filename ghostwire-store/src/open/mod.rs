@@ -8,6 +8,8 @@ mod key;
 #[cfg(feature = "zqlite")]
 mod pin;
 mod place;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "zqlite")]
 mod sealed;
 
@@ -21,6 +23,7 @@ use ghostwire_store_core::entropy::{Entropy, SystemEntropy};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::health::LoadProgress;
 use ghostwire_store_core::keys::KeyManager;
+use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_core::observe::Recorder;
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
@@ -41,6 +44,8 @@ pub const COMPILED_BACKENDS: &[BackendKind] = &[
     BackendKind::Zqlite,
     #[cfg(feature = "libsql")]
     BackendKind::Libsql,
+    #[cfg(feature = "postgres")]
+    BackendKind::Postgres,
     #[cfg(feature = "memory")]
     BackendKind::Memory,
 ];
@@ -51,6 +56,7 @@ pub const COMPILED_BACKENDS: &[BackendKind] = &[
 pub struct Opener<'c> {
     config: &'c Config,
     create: bool,
+    only_new: bool,
     read_only: bool,
     allow_missing_key: bool,
     schema: Option<Schema>,
@@ -123,6 +129,7 @@ impl<'c> Opener<'c> {
         Self {
             config,
             create: true,
+            only_new: false,
             read_only: false,
             allow_missing_key: false,
             schema: None,
@@ -154,6 +161,14 @@ impl<'c> Opener<'c> {
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Whether, in a database, only a store that this makes is opened; another is `AlreadyExists`. Not by
+    /// default, and of no effect on stores that are files.
+    #[must_use]
+    pub fn only_new(mut self, only_new: bool) -> Self {
+        self.only_new = only_new;
         self
     }
 
@@ -279,7 +294,11 @@ impl<'c> Opener<'c> {
             // Its files must not stay locked.
             let _ = backend.close().await;
         }
-        opened
+        // What is wrong with a store in a file is said with its path; of others only this knows the place.
+        opened.map_err(|error| match self.config.backend.location() {
+            Some(location) => error.with("database", location),
+            None => error,
+        })
     }
 
     /// Tells what opening the configured files to write would refuse before it reads what is stored,
@@ -326,6 +345,7 @@ impl<'c> Opener<'c> {
             #[cfg(all(feature = "admin", unix))]
             companions: admin::companions(socket.as_ref()),
             recorder: self.recorder.clone(),
+            deadlines: deadlines(&self.config.backend),
             ..StoreOptions::default()
         };
         #[cfg(all(feature = "admin", unix))]
@@ -407,7 +427,9 @@ impl<'c> Opener<'c> {
         match &self.config.backend {
             BackendChoice::Zqlite(options) => self.zqlite(options, store, key).await,
             BackendChoice::Libsql(options) => self.libsql(options, store).await.map(Beneath::from),
-            BackendChoice::Postgres(_) => Err(self.not_compiled_in(BackendKind::Postgres)),
+            BackendChoice::Postgres(options) => {
+                self.postgres(options, store).await.map(Beneath::from)
+            }
             BackendChoice::Memory => self.memory(store).map(Beneath::from),
         }
     }
@@ -493,6 +515,11 @@ impl<'c> Opener<'c> {
         Err(self.not_compiled_in(BackendKind::Libsql))
     }
 
+    #[cfg(not(feature = "postgres"))]
+    async fn postgres(&self, _: &config::PostgresOptions, _: StoreId) -> Result<Arc<dyn Backend>> {
+        Err(self.not_compiled_in(BackendKind::Postgres))
+    }
+
     fn memory(&self, store: StoreId) -> Result<Arc<dyn Backend>> {
         cfg_if::cfg_if! {
             if #[cfg(feature = "memory")] {
@@ -506,16 +533,19 @@ impl<'c> Opener<'c> {
         }
     }
 
+    #[cfg(not(all(
+        feature = "zqlite",
+        feature = "libsql",
+        feature = "postgres",
+        feature = "memory"
+    )))]
     fn not_compiled_in(&self, kind: BackendKind) -> Error {
         let compiled: Vec<_> = COMPILED_BACKENDS.iter().map(|kind| kind.name()).collect();
-        let error = Error::new(ErrorKind::Unsupported, "this backend is not compiled in")
+        Error::new(ErrorKind::Unsupported, "this backend is not compiled in")
             .with("backend", kind.name())
             .with("source", self.config.origin_of(&self.config.store_key("backend")))
-            .with("compiled_in", compiled.join(", "));
-        if kind == BackendKind::Postgres {
-            return error.with("help", config::NO_POSTGRES);
-        }
-        error.with("help", format_args!("build with the Cargo feature `{}`", kind.cargo_feature()))
+            .with("compiled_in", compiled.join(", "))
+            .with("help", format_args!("build with the Cargo feature `{}`", kind.cargo_feature()))
     }
 }
 
@@ -539,7 +569,22 @@ fn materialize(backend: &BackendChoice) -> Materialize {
     match backend {
         BackendChoice::Zqlite(options) => options.materialize,
         BackendChoice::Libsql(options) => options.materialize,
-        BackendChoice::Postgres(_) | BackendChoice::Memory => Materialize::Checkpoint,
+        // A shared backend always does.
+        BackendChoice::Postgres(_) => Materialize::Commit,
+        BackendChoice::Memory => Materialize::Checkpoint,
+    }
+}
+
+/// How long calls of the backend may take.
+fn deadlines(backend: &BackendChoice) -> Deadlines {
+    let millis = Duration::from_millis;
+    match backend {
+        BackendChoice::Postgres(options) => Deadlines {
+            connect: millis(options.connect_timeout_ms),
+            read: millis(options.read_timeout_ms),
+            commit: millis(options.commit_timeout_ms),
+        },
+        _ => Deadlines::default(),
     }
 }
 

@@ -4,21 +4,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ghostwire_store::config::Config;
-use ghostwire_store::{Error, ErrorKind, Opener, Result, Store, hash_key_is_absent};
+use ghostwire_store::{Error, ErrorKind, Result, Store, hash_key_is_absent};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_sqlite::directory_of;
 use serde_json::json;
 
 use crate::failure::{Outcome, with_help};
 use crate::keyring;
-use crate::output::{Shell, shown};
+use crate::output::{Shell, printable, shown};
 use crate::permissions::{owner, this_user, writable_by_others};
 use crate::session::{open_to_read, opener, store_exists};
 
 /// What was made.
 pub(super) struct Made {
     pub(super) store: std::sync::Arc<dyn Store>,
-    path: PathBuf,
+    /// Of a store that is a file.
+    path: Option<PathBuf>,
     key: Option<PathBuf>,
     key_is_new: bool,
     /// Of a sealed store.
@@ -37,6 +38,7 @@ pub(super) async fn run(config: &Config, shell: &mut Shell<'_>) -> Outcome {
         return shell.object(&json!({
             "backend": info.backend.name,
             "path": made.path,
+            "location": info.backend.location,
             "secret_key_file": made.key,
             "secret_key_is_new": made.key_is_new,
             "keyring": made.keyring,
@@ -55,7 +57,7 @@ impl Made {
     /// Says whom the directories let replace what was made.
     fn caution(&self, shell: &mut Shell<'_>) {
         let files =
-            [Some(&self.path), self.key.as_ref(), self.keyring.as_ref(), self.root.as_ref()];
+            [self.path.as_ref(), self.key.as_ref(), self.keyring.as_ref(), self.root.as_ref()];
         let mut directories: Vec<&Path> =
             files.into_iter().flatten().map(|file| directory_of(file)).collect();
         directories.sort_unstable();
@@ -76,8 +78,13 @@ impl Made {
     /// Says where things are.
     pub(super) fn explain(&self, config: &Config, shell: &mut Shell<'_>) -> Outcome {
         let backend = self.store.info().backend;
-        shell.say(format_args!("Made a {} store at {}", backend.name, shown(&self.path)))?;
-        let owner = fs::metadata(&self.path).ok().as_ref().and_then(owner);
+        let place = match &self.path {
+            Some(path) => shown(path),
+            None => printable(backend.location.as_deref().unwrap_or_default()),
+        };
+        shell.say(format_args!("Made a {} store at {place}", backend.name))?;
+        let metadata = self.path.as_ref().and_then(|path| fs::metadata(path).ok());
+        let owner = metadata.as_ref().and_then(owner);
         if let Some(owner) = owner.filter(|owner| this_user() != Some(*owner)) {
             shell.say(format_args!(
                 "What was made belongs to user {owner}, as its directory does"
@@ -104,25 +111,37 @@ impl Made {
 /// Makes a store where there is none, then its key: a key without a store says that one was lost.
 /// One that was broken off in between is completed.
 pub(super) async fn create(config: &Config) -> Result<Made> {
-    let Some(path) = config.backend.path() else {
-        // One that is not there says so.
-        Opener::new(config).open_backend().await?.close().await?;
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "this backend has no files that could be made",
-        )
-        .with("backend", config.backend.kind())
-        .with("help", "choose libsql or zqlite with --backend, or in the flag file"));
-    };
-    if store_exists(config) && !is_unfinished(config, path).await? {
-        let error = Error::new(
-            ErrorKind::AlreadyExists { constraint: "path" },
-            "there is a file already; it was left as it is",
-        );
-        return Err(with_help(
-            error.with("path", path.display()),
-            "`gwstore status` shows what it holds; choose another with --path",
-        ));
+    let found = in_database(config).await?;
+    match config.backend.path() {
+        Some(path) if store_exists(config) && !is_unfinished(config, path).await? => {
+            let error = Error::new(
+                ErrorKind::AlreadyExists { constraint: "path" },
+                "there is a file already; it was left as it is",
+            );
+            return Err(with_help(
+                error.with("path", path.display()),
+                "`gwstore status` shows what it holds; choose another with --path",
+            ));
+        }
+        Some(_) => {}
+        None if found == InDatabase::Store => {
+            let error = Error::new(
+                ErrorKind::AlreadyExists { constraint: "schema" },
+                "there is a store in this schema already; it was left as it is",
+            );
+            return Err(with_help(
+                error.with("database", config.backend.location().unwrap_or_default()),
+                "`gwstore status` shows what it holds; choose another with --set postgres.schema=NAME",
+            ));
+        }
+        None if config.backend.location().is_some() => {}
+        None => {
+            let message = "this backend has no files that could be made";
+            let error = Error::new(ErrorKind::Unsupported, message);
+            return Err(error
+                .with("backend", config.backend.kind())
+                .with("help", "choose libsql or zqlite with --backend, or in the flag file"));
+        }
     }
     let is_in_keyring = config.is_sealed() && config.secret_key_file.is_none();
     let key = config.secret_key_path().filter(|_| !is_in_keyring);
@@ -130,8 +149,41 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
     let (keyring, root) = (files.first().cloned(), files.get(1).filter(|root| !root.exists()));
     let root = root.cloned();
     let key_is_new = key.as_deref().map(hash_key_is_absent).transpose()?.unwrap_or(false);
-    let store = opener(config).create(true).open().await?;
-    Ok(Made { store, path: path.to_owned(), key, key_is_new, keyring, root })
+    // Who is second must not believe to have made it, nor leave a key that is of nothing.
+    let only_new = found == InDatabase::Nothing;
+    let store = opener(config).create(true).only_new(only_new).open().await?;
+    let path = config.backend.path().map(Path::to_owned);
+    Ok(Made { store, path, key, key_is_new, keyring, root })
+}
+
+/// What is in the configured database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InDatabase {
+    /// There is no store, or the store is a file.
+    Nothing,
+    /// The tables of a store that was never opened with a key: making it was broken off.
+    Unfinished,
+    Store,
+}
+
+/// Looks for a store that is no file.
+pub(super) async fn in_database(config: &Config) -> Result<InDatabase> {
+    if config.backend.location().is_none() {
+        return Ok(InDatabase::Nothing);
+    }
+    match open_to_read(config).await {
+        Ok(backend) => {
+            let head = backend.head().await;
+            backend.close().await?;
+            let head = head?;
+            match head.serial == Serial::ZERO && head.credential_key.is_none() {
+                true => Ok(InDatabase::Unfinished),
+                false => Ok(InDatabase::Store),
+            }
+        }
+        Err(error) if *error.kind() == ErrorKind::NotFound => Ok(InDatabase::Nothing),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether what is there is no store yet, or lacks its key and holds nothing. What cannot be read may

@@ -138,7 +138,11 @@ fn configurations() {
     place.write("flags.toml", "[development]\n[production]\n");
     refused("--config flags.toml --environment prodcution status", &["prodcution", "production"]);
     refused("--environment a/b status", &["environment"]);
-    refused("--backend postgres --set secret_key_file=k status", &["not compiled in", "libsql"]);
+    let postgres = "--backend postgres --set secret_key_file=k --set postgres.host=/nowhere status";
+    match cfg!(feature = "postgres") {
+        true => refused(postgres, &["cannot be reached", "/nowhere"]),
+        false => refused(postgres, &["not compiled in", "libsql"]),
+    };
     refused("--backend sqlite status", &["sqlite", "zqlite"]);
     refused("--set writer.max_group=0 status", &["writer.max_group", "65536"]);
     refused("--set nonsense status", &["key=value"]);

@@ -1,6 +1,7 @@
 //! Positions, epochs, and the head that has them.
 
-use ghostwire_store_core::backend::{HeadChange, KeyChange};
+use ghostwire_store_core::backend::{HeadChange, KeyChange, RecordChange};
+use ghostwire_store_core::migration::{Membership, Part, Record, Role};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::secrets::KeyCheck;
 
@@ -20,6 +21,18 @@ fn change(head: &Head) -> Commit {
             after: KeyCheck::from_bytes([6; 16]),
         }),
         filled: true,
+        record: Some(RecordChange {
+            before: head.record(),
+            after: Record {
+                epoch: Epoch::new(3),
+                role: Role::ActiveAsync,
+                membership: Some(Membership {
+                    migration: MigrationId::from_bytes([8; 16]),
+                    peer: SideId::from_bytes([9; 16]),
+                    part: Part::Source,
+                }),
+            },
+        }),
     };
     Commit { head: change, ..Commit::on(head) }
 }
@@ -52,6 +65,13 @@ async fn the_whole_head_is_stored_and_covered_by_its_check() {
         "credential_key = '00'",
         "filling = 1",
         "filling = 7",
+        "role = 'fenced'",
+        "role = 'active'",
+        "role = NULL",
+        "migration = side",
+        "peer = side",
+        "peer = NULL",
+        "part = 'target'",
     ] {
         std::fs::write(&path, &whole).unwrap();
         edit(&path, &format!("UPDATE ghostwire_meta SET {edited}")).await;

@@ -21,7 +21,7 @@ cases! {
 }
 
 const FILLED: HeadChange =
-    HeadChange { epoch: None, lineage: None, credential_key: None, filled: true };
+    HeadChange { epoch: None, lineage: None, credential_key: None, filled: true, record: None };
 
 /// Where a store of a long history stands.
 fn elsewhere() -> Head {
@@ -41,6 +41,8 @@ fn elsewhere() -> Head {
         schema: Schema::at(1).unwrap().version(),
         credential_key: Some(KeyCheck::from_bytes([8; 16])),
         filling: false,
+        role: None,
+        membership: None,
     }
 }
 

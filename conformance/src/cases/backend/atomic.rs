@@ -32,6 +32,7 @@ fn full(head: &Head, id: u8) -> Commit {
                 after: KeyCheck::from_bytes([id; 16]),
             }),
             filled: false,
+            record: None,
         },
         ..Commit::on(head)
     }

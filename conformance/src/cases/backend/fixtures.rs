@@ -37,14 +37,15 @@ pub(super) fn key(table: Table, number: u32) -> RowKey {
 
 /// A body with this mark in every column: equal marks give equal bodies, others do not.
 pub(super) fn body(table: Table, mark: u32) -> Bytes {
-    let text = format!("mark {mark}");
+    let (text, document) = (format!("mark {mark}"), format!("\"mark {mark}\""));
     let mut id = [0x22; 32];
     id[..4].copy_from_slice(&mark.to_be_bytes());
     body_of(table, |column| match column.kind {
         ColumnKind::Bool => Value::Integer(i64::from(mark % 2)),
         ColumnKind::Integer | ColumnKind::Time => Value::Integer(mark.into()),
         ColumnKind::Real => Value::Real(f64::from(mark) + 0.1),
-        ColumnKind::Text | ColumnKind::Json => Value::Text(&text),
+        ColumnKind::Text => Value::Text(&text),
+        ColumnKind::Json => Value::Text(&document),
         ColumnKind::Id => Value::Bytes(&id[..16]),
         ColumnKind::Key(_) => Value::Bytes(&id),
         ColumnKind::Bytes => Value::Bytes(text.as_bytes()),

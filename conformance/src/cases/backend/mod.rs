@@ -16,6 +16,7 @@ pub(super) mod migrate;
 pub(super) mod position;
 pub(super) mod probe;
 pub(super) mod prune;
+pub(super) mod record;
 pub(super) mod rows;
 pub(super) mod scan;
 pub(super) mod serial;

@@ -1,5 +1,7 @@
 //! Bodies and keys come back byte for byte.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use ghostwire_store_core::schema::{Column, ColumnKind, MAX_BODY, MAX_KEY, Value};
 
@@ -108,7 +110,8 @@ async fn nothing_is_not_the_same_as_empty(env: &mut TestEnv) {
         let empty = match column.kind {
             ColumnKind::Integer | ColumnKind::Time => Value::Integer(0),
             ColumnKind::Real => Value::Real(0.0),
-            ColumnKind::Text | ColumnKind::Json => Value::Text(""),
+            ColumnKind::Text => Value::Text(""),
+            ColumnKind::Json => Value::Text("\"\""),
             ColumnKind::Id => Value::Bytes(&[0; 16]),
             ColumnKind::Bytes => Value::Bytes(&[]),
             ColumnKind::Bool | ColumnKind::Key(_) => plain(column.kind),
@@ -210,8 +213,12 @@ const TEXTS: [&str; 22] = [
 ];
 
 async fn text_in_any_script_comes_back(env: &mut TestEnv) {
+    static DOCUMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        TEXTS.iter().filter_map(|text| serde_json::to_string(text).ok()).collect()
+    });
     let rows = one_at_a_time(|column| match column.kind {
-        ColumnKind::Text | ColumnKind::Json => TEXTS.map(Value::Text).to_vec(),
+        ColumnKind::Text => TEXTS.map(Value::Text).to_vec(),
+        ColumnKind::Json => DOCUMENTS.iter().map(|text| Value::Text(text)).collect(),
         _ => Vec::new(),
     });
     come_back(env, rows).await;

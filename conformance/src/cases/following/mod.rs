@@ -2,4 +2,5 @@
 
 pub(super) mod away;
 pub(super) mod feed;
+pub(super) mod migrating;
 pub(super) mod outcomes;

@@ -99,7 +99,7 @@ impl Layer for Hanging {
 
 fn impatient(env: &TestEnv) -> StoreOptions {
     // Longer than what returns takes on a machine that is busy.
-    let soon = Duration::from_millis(200);
+    let soon = Duration::from_secs(1);
     let deadlines = Deadlines { connect: soon, read: soon, commit: soon };
     StoreOptions { deadlines, max_view_age: Duration::ZERO, ..never_flushing(env) }
 }

@@ -21,10 +21,14 @@ cases! {
 }
 
 const ALONE: Verdict = Verdict::Skipped("no other process can open this backend");
+const SHARED: Verdict = Verdict::Skipped("several processes may have it open");
 
 async fn a_second_writer_is_busy_at_once(env: &mut TestEnv) -> Verdict {
     let Some(location) = env.place().location() else { return ALONE };
     let store = env.open().await;
+    if store.info().backend.shared {
+        return SHARED;
+    }
     create(&store, "alice").await;
     for opening in [env.opening(), env.opening().read_only()] {
         let error = fails(env.try_open_backend(opening).await, Busy);
@@ -48,6 +52,9 @@ async fn readers_share_a_store_and_a_writer_does_not(env: &mut TestEnv) -> Verdi
         return ALONE;
     }
     let store = env.open().await;
+    if store.info().backend.shared {
+        return SHARED;
+    }
     create(&store, "alice").await;
     close(store).await;
     let mut readers = Vec::new();

@@ -110,7 +110,9 @@ fn wrong_values_are_named_with_range_and_source() {
         ("backend = true", ["wrong type", "found=a boolean", "value=true"]),
         ("libsql.materialize = 'comit'", ["not one of", "nearest=commit", "\"checkpoint\""]),
         ("zqlite.engine = 'Native'", ["not one of", "nearest=native", "\"embedded\""]),
-        ("postgres.url_variable = 'A-B'", ["malformed", "value=\"A-B\"", "variable"]),
+        ("postgres.password_variable = 'A-B'", ["malformed", "value=\"A-B\"", "variable"]),
+        ("postgres.host = 'db:5432'", ["malformed", "value=\"db:5432\"", "a host"]),
+        ("postgres.tls = 'require'", ["not one of", "value=\"require\"", "\"verify-full\""]),
     ] {
         invalid(from_toml(&format!("[development]\n{line}")), &parts);
     }
@@ -180,7 +182,8 @@ fn secrets_are_refused_and_never_shown() {
         "postgres.password = 'hunter2'",
         "libsql.auth_token = 'hunter2'",
         "postgres.url = 'postgres://me:hunter2@db/net'",
-        "postgres.url_file = 'postgres://me:hunter2@db/net'",
+        "postgres.host = 'postgres://me:hunter2@db/net'",
+        "postgres.password_file = 'postgres://me:hunter2@db/net'",
         "libsql.path = 'libsql://db?authToken=hunter2'",
         "backend = 'host=db password=hunter2'",
         "writer.max_group = 'https://me:hunter2@db'",
@@ -190,7 +193,10 @@ fn secrets_are_refused_and_never_shown() {
         for table in ["[development]", "[defaults]"] {
             let error = from_toml(&format!("{table}\n{line}")).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
-            assert!(line.starts_with("vault") || error.contains("postgres.url_file"), "{error}");
+            assert!(
+                line.starts_with("vault") || error.contains("postgres.password_file"),
+                "{error}"
+            );
         }
     }
     invalid(from_toml("password = 'hunter2'"), &["secrets do not belong", "nearest="]);
@@ -204,7 +210,7 @@ fn secrets_are_refused_and_never_shown() {
         let error = from_all(FLAGS, &[(name, value)], &[]).unwrap_err().to_string();
         assert!(error.contains("secrets do not belong") && !error.contains("hunter2"), "{error}");
     }
-    invalid(from_toml("[development.postgres]\nurl = 'x'"), &["nearest=postgres.url_file"]);
+    invalid(from_toml("[development.postgres]\npassword = 'x'"), &["postgres.password_file"]);
     // Names are free, also if they sound like one.
     from_toml("[development.switches.token-rotation]\ndefault_variant = 'on'").unwrap();
 }

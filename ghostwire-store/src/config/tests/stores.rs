@@ -88,8 +88,8 @@ fn keys_without_a_name_mean_the_store_main() {
             "[development.stores.main]\nbackend = 'zqlite'\npath = 'x'\nengine = 'native'\nmaterialize = 'commit'",
         ),
         (
-            "backend = 'postgres'\nsecret_key_file = 'k'\npostgres.url_file = 'u'",
-            "store = 'main'\nstores.main.backend = 'postgres'\nstores.main.url_file = 'u'\nsecret_key_file = 'k'",
+            "backend = 'postgres'\nsecret_key_file = 'k'\npostgres.password_file = 'u'",
+            "store = 'main'\nstores.main.backend = 'postgres'\nstores.main.password_file = 'u'\nsecret_key_file = 'k'",
         ),
         ("backend = 'memory'", "stores.main.backend = 'memory'"),
     ] {
@@ -286,10 +286,7 @@ fn keys_of_stores_are_checked() {
         ("path = 'libsql://db'", ["remote mode", "key=development.stores.a.path"]),
         ("backend = 'sqlite'", ["nearest=zqlite", "key=development.stores.a.backend"]),
         ("engine = 'native'", ["no such option", "key=stores.a.engine"]),
-        (
-            "url_file = 'x'",
-            ["no such option", "allowed=backend, path, materialize, secret_key_file"],
-        ),
+        ("pool_max = 3", ["no such option", "allowed=backend, path, materialize, secret_key_file"]),
     ] {
         let error = from_toml(&format!("[development.stores.a]\n{line}")).unwrap_err().to_string();
         for part in parts.into_iter().chain(["flags.toml line 2"]) {

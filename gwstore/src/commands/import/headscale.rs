@@ -185,7 +185,7 @@ async fn hash_key(config: &Config, args: &HeadscaleArgs) -> Result<HashKeys> {
         (Ok(Some(keys)), _) => return Ok(keys),
         // If the dump is refused, nothing must be left behind, so the key is made later.
         (Ok(None), None) => return random_key(),
-        (Ok(None), _) if is_missing(config, &args.target) => return random_key(),
+        (Ok(None), _) if is_missing(config, &args.target).await? => return random_key(),
         (Ok(None), Some(path)) => read_hash_key(&path),
         (Err(error), _) => Err(error),
     }

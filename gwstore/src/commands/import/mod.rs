@@ -18,6 +18,7 @@ use ghostwire_store_core::state::State;
 pub(super) use headscale::run as headscale;
 pub(super) use portable::run as portable;
 
+use super::init::InDatabase;
 use super::{clock, init};
 use crate::cli::TargetArgs;
 use crate::failure::{Outcome, with_help};
@@ -28,8 +29,9 @@ use crate::session::{Reading, open_to_write, refuse_to_forget, store_exists};
 const NOTHING_FOUND: &str = "the file is in order, and holds nothing: there is nothing to import";
 
 /// Whether the store has to be made first, as the command line allows.
-fn is_missing(config: &Config, args: &TargetArgs) -> bool {
-    args.create && !store_exists(config)
+async fn is_missing(config: &Config, args: &TargetArgs) -> Result<bool> {
+    let may_be_made = args.create && !store_exists(config);
+    Ok(may_be_made && init::in_database(config).await? != InDatabase::Store)
 }
 
 /// The store as it is before an import; nothing is opened to be written to before that was tried on it.
@@ -43,7 +45,7 @@ impl Present {
     async fn of(config: &Config, args: &TargetArgs) -> Result<Self> {
         refuse_to_forget(config)?;
         clock::require_plausible(SystemClock.now())?;
-        if is_missing(config, args) {
+        if is_missing(config, args).await? {
             return Ok(Self { state: State::default(), reading: None });
         }
         let help = "`gwstore init` makes the configured store, and so does --create";
@@ -86,7 +88,7 @@ async fn open_target(
     args: &TargetArgs,
     shell: &mut Shell<'_>,
 ) -> Outcome<Arc<dyn Store>> {
-    if !is_missing(config, args) {
+    if !is_missing(config, args).await? {
         return Ok(open_to_write(config).await?);
     }
     let made = init::create(config).await?;

@@ -182,7 +182,7 @@ async fn a_store_of_layout_1_is_carried_forward_when_it_is_opened_to_be_written(
         let backend = ZqliteBackend::open(options(&path).read_only(true)).await.unwrap();
         assert_eq!(content(&backend).await, made);
         // The copy is of layout 1, and can be carried forward, too.
-        let copy = directory.path().join("store.db.v4.bak");
+        let copy = directory.path().join("store.db.v5.bak");
         let backend = ZqliteBackend::open(options(&copy)).await.unwrap();
         assert_eq!(content(&backend).await, made);
     }
@@ -241,11 +241,11 @@ async fn once_it_is_sealed_only_the_copy_shows_what_a_store_of_layout_1_held() {
         names.sort();
         names
     };
-    assert_eq!(shown_in(), ["store.db", "store.db.v4.bak"]);
+    assert_eq!(shown_in(), ["store.db", "store.db.v5.bak"]);
     ZqliteBackend::seal(options(&path).sealed(keyring.clone())).await.unwrap();
-    assert_eq!(shown_in(), ["store.db.v4.bak"]);
+    assert_eq!(shown_in(), ["store.db.v5.bak"]);
     let sealed = ZqliteBackend::open(options(&path).sealed(keyring)).await.unwrap();
     assert_eq!(content(&sealed).await, made);
     sealed.close().await.unwrap();
-    assert_eq!(shown_in(), ["store.db.v4.bak"]);
+    assert_eq!(shown_in(), ["store.db.v5.bak"]);
 }
