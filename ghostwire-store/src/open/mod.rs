@@ -56,6 +56,7 @@ pub const COMPILED_BACKENDS: &[BackendKind] = &[
 pub struct Opener<'c> {
     config: &'c Config,
     create: bool,
+    only_new: bool,
     read_only: bool,
     allow_missing_key: bool,
     schema: Option<Schema>,
@@ -128,6 +129,7 @@ impl<'c> Opener<'c> {
         Self {
             config,
             create: true,
+            only_new: false,
             read_only: false,
             allow_missing_key: false,
             schema: None,
@@ -159,6 +161,14 @@ impl<'c> Opener<'c> {
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Whether, in a database, only a store that this makes is opened; another is `AlreadyExists`. Not by
+    /// default, and of no effect on stores that are files.
+    #[must_use]
+    pub fn only_new(mut self, only_new: bool) -> Self {
+        self.only_new = only_new;
         self
     }
 
@@ -284,7 +294,11 @@ impl<'c> Opener<'c> {
             // Its files must not stay locked.
             let _ = backend.close().await;
         }
-        opened
+        // What is wrong with a store in a file is said with its path; of others only this knows the place.
+        opened.map_err(|error| match self.config.backend.location() {
+            Some(location) => error.with("database", location),
+            None => error,
+        })
     }
 
     /// Tells what opening the configured files to write would refuse before it reads what is stored,

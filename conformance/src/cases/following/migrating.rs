@@ -1,5 +1,8 @@
 //! Moving a network from one database to another while it is written.
 
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::Relaxed;
+
 use ghostwire_store_core::migration::{
     CopyOptions, Event, MoveOptions, Mover, Next, Role, Service, Side, Which,
 };
@@ -155,31 +158,46 @@ async fn a_network_that_is_written_moves_and_nothing_is_lost(env: &mut TestEnv) 
     moved(env, &source, &target).await;
 }
 
-async fn a_copy_that_is_broken_off_anywhere_goes_on(env: &mut TestEnv) {
+const BROKEN_OFF: &str = "so many commits, and no more";
+
+/// Takes so many commits.
+#[derive(Debug)]
+struct Breaking {
+    inner: Arc<dyn Backend>,
+    left: AtomicI64,
+}
+
+#[async_trait]
+impl Layer for Breaking {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        match self.left.fetch_sub(1, Relaxed) {
+            1.. => self.inner.commit(commit).await,
+            _ => Err(Error::new(Unavailable, BROKEN_OFF)),
+        }
+    }
+}
+
+async fn a_copy_that_is_broken_off_anywhere_goes_on(env: &mut TestEnv) -> Verdict {
     let source = Source::filled(env).await;
     let mut target = env.open_backend().await;
     if !begun(&source, &target).await {
-        return;
+        return Verdict::Skipped("no network is moved to a database that others share");
     }
     let mut round = 0;
     loop {
-        let mover = source.to(&target, in_steps());
-        // After so many steps of its own the copy is given up, wherever it is; later each time, or the writes
-        // would always be ahead.
-        let mut fill = Box::pin(mover.fill());
-        let mut filled = None;
-        for _ in 0..=round % 7 + round / 3 {
-            filled = (&mut fill).now_or_never();
-            if filled.is_some() {
-                break;
-            }
-            tokio::task::yield_now().await;
+        // After so many commits the copy is given up, wherever it is; later each time, or the writes would
+        // always be ahead.
+        let left = AtomicI64::new(i64::from(1 + round % 7 + round / 2));
+        let breaking: Arc<dyn Backend> = Arc::new(Breaking { inner: target.clone(), left });
+        match source.to(&breaking, in_steps()).fill().await {
+            Ok(_) => break,
+            Err(error) => assert!(error.to_string().contains(BROKEN_OFF), "{error}"),
         }
-        drop(fill);
-        if let Some(filled) = filled {
-            filled.unwrap();
-            break;
-        }
+        drop(breaking);
         write(&source.store, round).await;
         if round % 4 == 1 {
             source.store.checkpoint().await.unwrap();
@@ -187,9 +205,11 @@ async fn a_copy_that_is_broken_off_anywhere_goes_on(env: &mut TestEnv) {
         target = env.reload_backend(target).await;
         round += 1;
     }
+    assert!(round > 5, "{round}");
     let mover = source.to(&target, in_steps());
     mover.hand_over().await.unwrap();
     moved(env, &source, &target).await;
+    Verdict::Passed
 }
 
 async fn a_hand_over_that_takes_too_long_is_taken_back(env: &mut TestEnv) {
