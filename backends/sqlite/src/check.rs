@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf, is_separator};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
 use crate::names::{
-    ENGINE_FILES, LOCK_FILE, NATIVE_FILE, NATIVE_LOCK_FILE, native_files_of, new_native_files_of,
+    ENGINE_FILES, LOCK_FILE, NATIVE_FILE, NATIVE_LOCK_FILE, NATIVE_OPENING_FILE, native_files_of,
+    new_native_files_of,
 };
 use crate::opened::require_one_name;
 use crate::read::fill;
@@ -154,8 +155,8 @@ pub(crate) fn content(path: &Path, kind: FileKind, access: Access) -> Result<boo
 /// Refuses what lies beside the store's file under the name of an engine's and is none: at a pipe it
 /// would wait for ever, through a link or another name it would write what is somebody else's.
 pub(crate) fn engine_files(path: &Path) -> Result<()> {
-    let lock = with_suffix(path, NATIVE_LOCK_FILE);
-    let native = native_files_of(path).chain(new_native_files_of(path)).chain([lock]);
+    let locks = [NATIVE_LOCK_FILE, NATIVE_OPENING_FILE].map(|suffix| with_suffix(path, suffix));
+    let native = native_files_of(path).chain(new_native_files_of(path)).chain(locks);
     for file in ENGINE_FILES.map(|suffix| with_suffix(path, suffix)).into_iter().chain(native) {
         match fs::symlink_metadata(&file) {
             Ok(metadata) if metadata.is_file() => require_one_name(&file)?,

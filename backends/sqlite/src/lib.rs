@@ -57,9 +57,9 @@ use lock::{Lock, is_absent};
 use making::Making;
 pub use names::{
     COPY_FILE, ENGINE_FILES, EXPORT_PREFIX, KEY_FILE, KEYRING_FILE, KEYRING_FILES, LOCK_FILE,
-    NATIVE_FILE, NATIVE_LOCK_FILE, NEW_NATIVE_FILE, RESERVE_FILE, ROOT_FILE, SCRATCH_PREFIX,
-    SOCKET_FILE, TEST_DIRECTORY, VERDICT_FILE, files_of, is_beside, is_unfinished, native_files_of,
-    new_native_files_of, possible_stores_of, resolved,
+    NATIVE_FILE, NATIVE_LOCK_FILE, NATIVE_OPENING_FILE, NEW_NATIVE_FILE, RESERVE_FILE, ROOT_FILE,
+    SCRATCH_PREFIX, SOCKET_FILE, TEST_DIRECTORY, VERDICT_FILE, files_of, is_beside, is_unfinished,
+    native_files_of, new_native_files_of, possible_stores_of, resolved,
 };
 use opened::OpenedFiles;
 pub use opened::unconfirmed;

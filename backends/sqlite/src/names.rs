@@ -18,6 +18,9 @@ pub const NEW_NATIVE_FILE: &str = ".native.new";
 /// The lock of the process that has it open. It stays.
 pub const NATIVE_LOCK_FILE: &str = ".native.lock";
 
+/// The lock of the process that opens it. It stays, too.
+pub const NATIVE_OPENING_FILE: &str = ".native.opening";
+
 /// That database, the library's own files beside it, and those of SQLite, for the double that stands in
 /// for the library.
 const NATIVE_FILES: [&str; 6] = ["", "-wal", "-lock", "-writer", "-journal", "-shm"];
@@ -73,7 +76,7 @@ fn is_kept(suffix: &str) -> bool {
             .iter()
             .filter_map(|kept| suffix.strip_prefix(kept))
             .any(|rest| NATIVE_FILES.contains(&rest))
-        || suffix == NATIVE_LOCK_FILE
+        || [NATIVE_LOCK_FILE, NATIVE_OPENING_FILE].contains(&suffix)
         || suffix.strip_prefix(VERDICT_FILE).is_some_and(|rest| ["", ".part"].contains(&rest))
         || suffix == TEST_DIRECTORY
         || [LOCK_FILE, KEY_FILE, KEYRING_FILE, ROOT_FILE, RESERVE_FILE, COPY_FILE].contains(&suffix)
@@ -176,6 +179,7 @@ mod tests {
             ".native.new",
             ".native.new-wal",
             ".native.lock",
+            ".native.opening",
             ".verdict",
             ".verdict.part",
             ".native-test",

@@ -140,16 +140,17 @@ fn protocol() -> io::Error {
 fn serve(pipes: &mut Pipes) -> io::Result<()> {
     let Some(library) = load(pipes)? else { return Ok(()) };
     let mut message = Vec::new();
-    let mut lock = None;
+    let mut opening = None;
     while let Some(request) = pipes.next(&mut message)? {
         match request {
-            Request::Lock { path } if lock.is_none() => {
-                lock = Some(Lock::take(&path_of(path)?)?);
+            Request::Lock { path } if opening.is_none() => {
+                opening = Some(Opening::begin(path_of(path)?)?);
                 pipes.answer(&Response::Done)?;
             }
             Request::Open { path, create, shared } => {
-                let Some(lock) = lock else { return Err(protocol()) };
-                return store(pipes, &library, &path_of(path)?, create, shared.then_some(&lock));
+                let Some(opening) = opening else { return Err(protocol()) };
+                let _kept = opening.keep(shared)?;
+                return store(pipes, &library, &path_of(path)?, create, opening);
             }
             Request::Test { part, path, argument } => {
                 let (path, part) = (path_of(path)?, std::str::from_utf8(part));
@@ -217,34 +218,43 @@ fn load(pipes: &mut Pipes) -> io::Result<Option<Library>> {
     }
 }
 
-/// Keeps the children of other parents away from a database. One that lost its parent is waited for: it
-/// ends soon.
-struct Lock(File);
+/// Keeps the children of other parents away while this one opens a database: two at once would both repair
+/// it. One that lost its parent is waited for: it ends soon.
+struct Opening {
+    path: PathBuf,
+    _lock: File,
+}
 
-impl Lock {
-    /// Exclusive: two that open a database at once would both repair it.
-    fn take(path: &Path) -> io::Result<Self> {
-        // A pipe would be waited for, and through a link somebody else's file would be made.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-            .open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.nlink() > 1 {
-            let why = "the lock is no regular file, or has several names";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-        flock(&file, FlockOperation::LockExclusive)?;
-        Ok(Self(file))
+impl Opening {
+    /// Its file is the lock's, with another end.
+    fn begin(path: PathBuf) -> io::Result<Self> {
+        let lock = locked(&path.with_extension("opening"), FlockOperation::LockExclusive)?;
+        Ok(Self { path, _lock: lock })
     }
 
-    /// Lets others in who only read.
-    fn share(&self) -> io::Result<()> {
-        flock(&self.0, FlockOperation::LockShared).map_err(Into::into)
+    /// Keeps those away who write, and if this one writes everybody else, for as long as the file is there.
+    fn keep(&self, shared: bool) -> io::Result<File> {
+        let share = FlockOperation::LockShared;
+        locked(&self.path, if shared { share } else { FlockOperation::LockExclusive })
     }
+}
+
+fn locked(path: &Path, how: FlockOperation) -> io::Result<File> {
+    // A pipe would be waited for, and through a link somebody else's file would be made.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.nlink() > 1 {
+        let why = "the lock is no regular file, or has several names";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    flock(&file, how)?;
+    Ok(file)
 }
 
 /// What was not even opened must not be closed either.
@@ -259,7 +269,7 @@ fn store(
     library: &Library,
     path: &Path,
     is_new: bool,
-    to_share: Option<&Lock>,
+    opening: Opening,
 ) -> io::Result<()> {
     let connection = match library.open(path) {
         Ok(connection) => connection,
@@ -273,9 +283,7 @@ fn store(
         Err(failure) => end_refusing(pipes, &failure),
     };
     let mut transaction = Under::None;
-    if to_share.is_some_and(|lock| lock.share().is_err()) {
-        end_now();
-    }
+    drop(opening);
     if pipes.answer(&Response::Done).is_err() {
         end_now();
     }

@@ -155,8 +155,8 @@ pub struct Session {
 pub struct Locked(Session);
 
 impl Locked {
-    /// Opens a database; `create`: it is made now. `shared`: others may open it to read afterwards, and
-    /// nobody writes.
+    /// Opens a database, once nobody has it open, or with `shared` nobody who writes; `create`: it is made now.
+    /// `shared`: others may open it to read, and nobody writes.
     ///
     /// # Errors
     /// Those of the library; `Unavailable` if it takes too long.
@@ -172,7 +172,8 @@ impl Locked {
 }
 
 impl Session {
-    /// Starts a child, and keeps others out by this file, which is made if there is none and stays.
+    /// Starts a child, and keeps others from opening by the file with this name and the end `.opening`. It and
+    /// this one, which keeps them out later, are made if they are not there, and stay.
     ///
     /// # Errors
     /// `Unsupported` if the library is not used; `Unavailable` if it takes too long, also because somebody

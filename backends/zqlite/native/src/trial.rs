@@ -254,8 +254,10 @@ fn blobs(connection: &Connection<'_>, rows: &mut Rows<'_>) -> Outcome {
 
 fn read_blobs(rows: &mut Rows<'_>) -> Outcome {
     for (id, length) in (1..).zip(LENGTHS) {
+        // Before it is read: made afterwards it could get the memory that the library has freed.
+        let written = value(id, 1, length);
         let is_same = rows
-            .get(id, |found| found.is_some_and(|found| found == value(id, 1, length)))
+            .get(id, |found| found.is_some_and(|found| found == written))
             .map_err(|failure| format!("a blob of {length} bytes: {failure}"))?;
         if !is_same {
             return Err(format!("a blob of {length} bytes is not what was written"));
