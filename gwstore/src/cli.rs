@@ -221,8 +221,9 @@ away, series are pruned and rows brought up to the last block as `jobs` of the c
 
 SIGTERM and SIGINT end it: what was accepted is completed and the store closed, within \
 `serve.drain_seconds`; a second one ends it at once, and nothing that was acknowledged is lost. SIGHUP reads \
-the configuration again: `jobs`, `series`, `serve`, `switches` and `log.level` hold at once, other keys once \
-it is started anew, which is said. systemd is told of all that (Type=notify-reload); deploy/systemd has a unit.";
+the configuration again: `jobs` (but `jobs.instance`), `series`, `serve`, `switches` and `log.level` hold at \
+once, other keys once it is started anew, which is said. Of several processes on one store that have a \
+`jobs.instance` one does the jobs. systemd is told of all that (Type=notify-reload); deploy/systemd has a unit.";
 
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {

@@ -1,6 +1,8 @@
 //! The one table of known keys. Validation, hints, `explain` and the documentation derive from it;
 //! the defaults are those of [`Config`].
 
+use ghostwire_store_core::domain::InstanceName;
+
 use super::names::{
     self, BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, PostgresDurability,
     PostgresTls, Role, SocketMode, SwitchState, ZqliteEngine, materialize_named,
@@ -680,6 +682,14 @@ pub(super) static KEYS: &[Key] = &[
         |c| Some(Value::Integer(c.serve.drain_delay_ms)),
         |c, v| v.integer().map(|n| c.serve.drain_delay_ms = n),
     ),
+    Key::field(
+        "jobs.instance",
+        Kind::InstanceName,
+        "What this process of `gwstore serve` is called among several on one store, of which one then does the jobs. Each needs a name of its own, the same after a restart: a process that begins under a name ends the other one that has it.",
+        |c| c.jobs.instance.as_ref().map(Value::text),
+        |c, v| InstanceName::new(v.as_text()?).ok().map(|name| c.jobs.instance = Some(name)),
+    )
+    .unless_set("none: this process does the jobs, whoever else does them"),
     Key::field(
         "jobs.reap_seconds",
         INTERVAL,
