@@ -23,7 +23,7 @@ use crate::engine::embedded::First;
 use crate::envelope::Envelope;
 use crate::head::{Pinned, Stored};
 use crate::open::Open;
-use crate::options::ZqliteOptions;
+use crate::options::{EngineChoice, ZqliteOptions};
 use crate::pinning::{Admitted, Pinning, admit};
 use crate::signing;
 use crate::slots::Unread;
@@ -383,6 +383,8 @@ impl Inner {
         let status = locked(&self.status).clone();
         let file = status.as_ref().map(|status| &status.file);
         let path = file.map_or(self.options.file.path.as_path(), |file| file.path());
+        // The ZQLite library does not tell of its log.
+        let with_log = file.filter(|_| self.options.engine == EngineChoice::Embedded);
         BackendInfo {
             name: "zqlite",
             engine: self.engine_name.clone(),
@@ -397,7 +399,7 @@ impl Inner {
             file: file.map(|file| file.info()),
             filesystem: file.and_then(|file| file.filesystem()),
             pool: file.map(|file| file.connections().info()),
-            log: file.map(|file| file.log().info()),
+            log: with_log.map(|file| file.log().info()),
             counters: *locked(&self.counters),
         }
     }

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         a_snapshot_stays_while_others_write,
         a_copy_from_before_a_migration_needs_no_library,
         a_database_that_is_gone_is_not_made_anew,
+        a_flipped_bit_is_refused_or_reads_the_same,
         a_database_whose_store_file_is_gone_is_left_alone,
         what_only_works_on_one_file_is_refused,
     ];
@@ -325,6 +326,44 @@ async fn a_copy_from_before_a_migration_needs_no_library() {
     let Everything { head, rows, blocks } = read(&embedded).await.unwrap();
     assert_eq!((head.serial, rows, blocks), (before.head.serial, before.rows, before.blocks));
     embedded.verify().await.unwrap();
+}
+
+async fn a_flipped_bit_is_refused_or_reads_the_same() {
+    let (_directory, path) = place();
+    let backend = ZqliteBackend::open(on_native(sealed(&path))).await.unwrap();
+    for number in 0..40 {
+        commit_block(&backend, vec![put(Table::Users, number, vec![7; 300])]).await;
+    }
+    let before = read(&backend).await.unwrap();
+    backend.close().await.unwrap();
+    let database = database(&path);
+    let whole = fs::read(&database).unwrap();
+    let (mut refused, mut same) = (0, 0);
+    for at in (0..whole.len()).step_by(whole.len() / 200) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        fs::write(&database, flipped).unwrap();
+        match ZqliteBackend::open(on_native(sealed(&path)).create(false)).await {
+            Ok(backend) => {
+                match read(&backend).await {
+                    Ok(found) => {
+                        assert!(found == before, "byte {at}");
+                        same += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+                let _ = backend.close().await;
+            }
+            Err(_) => refused += 1,
+        }
+        // What the library has made of it.
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let mut beside = database.clone().into_os_string();
+            beside.push(suffix);
+            let _ = fs::remove_file(beside);
+        }
+    }
+    assert!(refused > 50 && same > 0, "{refused} refused, {same} the same");
 }
 
 async fn a_database_that_is_gone_is_not_made_anew() {
