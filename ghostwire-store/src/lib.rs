@@ -65,6 +65,8 @@ pub mod http;
 pub mod jobs;
 #[cfg(feature = "zqlite")]
 pub mod keys;
+#[cfg(feature = "zqlite-native")]
+pub mod native;
 mod open;
 mod retention;
 #[cfg(feature = "serve")]

@@ -24,6 +24,8 @@ mod listings;
 mod live;
 mod looking;
 mod names;
+#[cfg(target_os = "linux")]
+mod native;
 mod outputs;
 mod owners;
 mod pins;
