@@ -14,6 +14,8 @@ pub const ALLOCATOR: &str = if cfg!(feature = "mimalloc") { "mimalloc" } else { 
 
 mod fixture;
 mod group;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod subjects;
 pub mod suite;
 

@@ -14,7 +14,7 @@ use crate::block::{ChangeKind, RowChange, Serial};
 use crate::changes::LogPosition;
 use crate::checkpoint::{Checkpointer, FlushBacklog, UnflushedAudit};
 use crate::command::EntityRecord;
-use crate::domain::WriterId;
+use crate::domain::{Revision, WriterId};
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::LoadProgress;
@@ -256,7 +256,7 @@ async fn read_retained(backend: &dyn Backend, head: &Head, limit: u64) -> Result
     Ok(retained)
 }
 
-pub(crate) async fn read_sequences(backend: &dyn Backend) -> Result<HashMap<WriterId, u64>> {
+async fn read_sequences(backend: &dyn Backend) -> Result<HashMap<WriterId, u64>> {
     let mut sequences = HashMap::new();
     let mut from = RowKey::new();
     loop {
@@ -269,6 +269,16 @@ pub(crate) async fn read_sequences(backend: &dyn Backend) -> Result<HashMap<Writ
             sequences.insert(position.writer, position.sequence.get());
         }
     }
+}
+
+/// The last sequence of one writer.
+pub(crate) async fn read_sequence(backend: &dyn Backend, writer: WriterId) -> Result<Option<u64>> {
+    let key = WriterPosition { writer, sequence: Revision::FIRST }.key();
+    let range =
+        KeyRange { table: Table::WriterPositions, from: key.clone(), to: Some(key.successor()) };
+    let page = backend.scan(Scan { range, reverse: false, limit: 1 }).await?;
+    let row = page.rows.first();
+    row.map(|row| Ok(WriterPosition::decode(&row.key, &row.body)?.sequence.get())).transpose()
 }
 
 /// Brings what is stored to the current schema. A reader takes an older one as it is: every row

@@ -1,14 +1,18 @@
 //! How a store follows what other processes commit, and how old it says that a view is.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use ghostwire_store_core::backend::{Backend, Commit, Head};
-use ghostwire_store_core::domain::{ManualClock, NewUser, StoreId, Timestamp};
+use ghostwire_store_core::backend::{Backend, Commit, Head, Scan, ScanPage};
+use ghostwire_store_core::block::{EncodedBlock, Serial};
+use ghostwire_store_core::domain::{
+    Clock, ManualClock, MetricPoint, MetricQuery, NewUser, PageRequest, Sample, StoreId, Timestamp,
+    WriterId,
+};
 use ghostwire_store_core::error::{Error, Result};
 use ghostwire_store_core::layer::{Chaos, Faults, Layer};
 use ghostwire_store_core::options::StoreOptions;
@@ -35,6 +39,9 @@ struct Far {
     /// Says that somebody committed.
     heard: Notify,
     deaf: bool,
+    /// It is a copy that may lag behind.
+    lags: AtomicBool,
+    lagging: AtomicU64,
 }
 
 impl Far {
@@ -46,6 +53,8 @@ impl Far {
             answers: None,
             heard: Notify::new(),
             deaf: false,
+            lags: AtomicBool::new(false),
+            lagging: AtomicU64::new(0),
         }
     }
 }
@@ -60,11 +69,16 @@ impl Layer for Far {
         self.heads.fetch_add(1, Ordering::SeqCst);
         self.clock.advance(SECOND);
         let head = self.inner.head().await?;
+        self.lagging.fetch_add(self.lags.load(Ordering::SeqCst).into(), Ordering::SeqCst);
         if let Some(answers) = &self.answers {
             answers.acquire().await.unwrap().forget();
         }
         self.clock.advance(SECOND);
         Ok(head)
+    }
+
+    fn lagging_answers(&self) -> u64 {
+        self.lagging.load(Ordering::SeqCst)
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
@@ -118,6 +132,27 @@ async fn a_view_is_never_older_than_it_says() {
 }
 
 #[tokio::test]
+async fn what_may_lag_behind_feeds_a_view_and_does_not_make_it_fresh() {
+    let memory = memory();
+    let far = Arc::new(Far::new(&memory));
+    let store = open(far.clone(), options(&far)).await.unwrap();
+    let other = open(Arc::new(memory.clone()), StoreOptions::default()).await.unwrap();
+    let age = store.fresh_view().await.unwrap().age();
+    far.lags.store(true, Ordering::SeqCst);
+    let since = far.clock.elapsed();
+    for (count, name) in (1..).zip(["alice", "bob"]) {
+        create(&other, name).await;
+        let error = store.fresh_view().await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(store.view().users().len(), count);
+        assert!(store.view().age() >= far.clock.elapsed() - since, "since {age:?}");
+    }
+    far.lags.store(false, Ordering::SeqCst);
+    let fresh = store.fresh_view().await.unwrap();
+    assert!(fresh.age() <= 4 * SECOND, "{:?}", fresh.age());
+}
+
+#[tokio::test]
 async fn a_change_that_is_heard_of_is_followed_without_looking() {
     let memory = memory();
     let far = Arc::new(Far::new(&memory));
@@ -131,6 +166,107 @@ async fn a_change_that_is_heard_of_is_followed_without_looking() {
         assert_eq!(store.view().users().len(), other.view().users().len());
     }
     store.close().await.unwrap();
+}
+
+/// A backend with turns, on which others are faster so many times.
+#[derive(Debug)]
+struct Turning {
+    inner: MemoryBackend,
+    other: Arc<dyn Store>,
+    faster: AtomicUsize,
+    calls: Mutex<Vec<String>>,
+}
+
+impl Turning {
+    fn note(&self, call: impl Into<String>) {
+        self.calls.lock().unwrap().push(call.into());
+    }
+}
+
+#[async_trait]
+impl Layer for Turning {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
+    }
+
+    async fn head(&self) -> Result<Head> {
+        self.note("head");
+        self.inner.head().await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        self.note(format!("scan {} {}", scan.range.table.name(), scan.limit));
+        self.inner.scan(scan).await
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.note("blocks");
+        self.inner.blocks(after, limit).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        self.note("take_turn");
+        Ok(true)
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        self.note("commit");
+        let faster = self.faster.load(Ordering::SeqCst);
+        if faster > 0 {
+            self.faster.store(faster - 1, Ordering::SeqCst);
+            create(&self.other, &format!("other-{faster}")).await;
+        }
+        self.inner.commit(commit).await
+    }
+}
+
+/// All others wait meanwhile.
+#[tokio::test]
+async fn in_a_turn_only_what_came_since_it_was_asked_for_is_learnt() {
+    let memory = memory();
+    let other = open(Arc::new(memory.clone()), StoreOptions::default()).await.unwrap();
+    let (inner, other_too) = (memory.clone(), other.clone());
+    let turning = Arc::new(Turning {
+        inner,
+        other: other_too,
+        faster: AtomicUsize::new(0),
+        calls: Mutex::default(),
+    });
+    let alone = StoreOptions { follows: false, ..StoreOptions::default() };
+    let store = open(turning.clone(), alone).await.unwrap();
+    turning.calls.lock().unwrap().clear();
+    turning.faster.store(2, Ordering::SeqCst);
+    create(&store, "alice").await;
+    let calls = std::mem::take(&mut *turning.calls.lock().unwrap());
+    let mut in_turn = calls.iter().skip_while(|call| *call != "take_turn").skip(1);
+    let before_commit: Vec<_> = in_turn.by_ref().take_while(|call| *call != "commit").collect();
+    assert_eq!(before_commit, ["head"], "{calls:?}");
+    assert!(!calls.iter().any(|call| call.contains("writer_positions")), "{calls:?}");
+    assert_eq!(store.view().users().len(), 3);
+    // How far a writer of series has come is read when it is needed, and of that one.
+    let writer = WriterId::from_bytes([9; 16]);
+    let at = |second| Timestamp::from_secs(second).unwrap();
+    let point = |second| MetricPoint {
+        node: None,
+        metric: "load".parse().unwrap(),
+        at: at(second),
+        value: Sample::new(1.0).unwrap(),
+    };
+    for sequence in [1, 2] {
+        let points = vec![point(sequence)];
+        other.metrics().record_batch(writer, sequence.unsigned_abs(), points).await.unwrap();
+    }
+    store.fresh_view().await.unwrap();
+    store.metrics().record_batch(writer, 2, vec![point(3)]).await.unwrap();
+    store.metrics().record_batch(writer, 3, vec![point(4)]).await.unwrap();
+    let calls = std::mem::take(&mut *turning.calls.lock().unwrap());
+    let positions = calls.iter().filter(|call| call.contains("writer_positions"));
+    assert_eq!(positions.collect::<Vec<_>>(), ["scan writer_positions 1"], "{calls:?}");
+    let query =
+        MetricQuery { node: None, metric: None, from: Timestamp::EPOCH, to: Timestamp::MAX };
+    let stored = other.metrics().range(&query, &PageRequest::default()).await.unwrap();
+    let times: Vec<_> = stored.items.iter().map(|point| point.at).collect();
+    assert_eq!(times, [at(1), at(2), at(4)], "the second one was a repetition");
 }
 
 #[tokio::test]

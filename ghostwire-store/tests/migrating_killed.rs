@@ -75,12 +75,8 @@ fn child() {
         let mover = mover(&store, &target);
         let first = i64::try_from(store.view().users().len()).unwrap();
         let mut copying = Some(tokio::spawn(async move {
-            loop {
-                match mover.fill().await.unwrap() {
-                    Next::Served(_) => break,
-                    next => panic!("{next:?}"),
-                }
-            }
+            let filled = mover.fill().await.unwrap();
+            assert!(matches!(filled, Next::Served(_)), "{filled:?}");
             tell("filled");
         }));
         for number in first.. {

@@ -615,8 +615,8 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) full: bool,
     /// Only this subject: zqlite, zqlite-sealed, zqlite-pinned, zqlite-pinned-elsewhere,
-    /// libsql-checkpoint, libsql-commit, memory, libsql-crate, libsql-crate-batched, and those of
-    /// --others; may be repeated.
+    /// libsql-checkpoint, libsql-commit, memory, libsql-crate, libsql-crate-batched; with a server
+    /// postgres, sqlx-postgres-16, sqlx-postgres-1; and those of --others; may be repeated.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) subject: Vec<String>,
     /// Only this operation, such as register or node-by-id; may be repeated.
@@ -646,6 +646,12 @@ pub(crate) struct BenchArgs {
     /// `cargo build --release` makes in benches/others.
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) others: Option<PathBuf>,
+    /// Also measure the store on this PostgreSQL server, and the sqlx crate beside it. It is one on
+    /// this machine, named as postgres://USER:PASSWORD@HOST:PORT by a user that may make
+    /// databases. A password is better named by the variable, since others can see the command
+    /// line. Needs the Cargo feature `postgres`. [default: $GHOSTWIRE_TEST_POSTGRES_URL]
+    #[arg(long, value_name = "URL")]
+    pub(crate) postgres: Option<String>,
 }
 
 #[cfg(feature = "bench")]

@@ -196,12 +196,12 @@ use Kind::{Counter, Gauge, Histogram};
 metrics! {
     CALLS: Histogram(CONVENTIONAL), "db.client.operation.duration", "s", [NAMESPACE, SYSTEM, BACKEND, OPERATION, COLLECTION, ERROR], Stable, "Calls of the backend, whoever makes them.";
 
-    CONNECTIONS: Gauge, "db.client.connection.count", "{connection}", [NAMESPACE, POOL, CONNECTION_STATE], Development, "Connections that read the store's file, idle and used. Only for backends that keep a file, like all of these.";
+    CONNECTIONS: Gauge, "db.client.connection.count", "{connection}", [NAMESPACE, POOL, CONNECTION_STATE], Development, "Connections that read the store's file or database, idle and used. Only for backends that have a pool of them, like all of these.";
     CONNECTIONS_MAX: Gauge, "db.client.connection.max", "{connection}", [NAMESPACE, POOL], Development, "How many there may be.";
     CONNECTIONS_IDLE_MAX: Gauge, "db.client.connection.idle.max", "{connection}", [NAMESPACE, POOL], Development, "How many are kept at most while nobody uses them.";
     CONNECTIONS_IDLE_MIN: Gauge, "db.client.connection.idle.min", "{connection}", [NAMESPACE, POOL], Development, "How many are kept, however long nobody uses them.";
     CONNECTIONS_PENDING: Gauge, "db.client.connection.pending_requests", "{request}", [NAMESPACE, POOL], Development, "Reads that wait for one.";
-    CONNECTION_TIMEOUTS: Counter, "db.client.connection.timeouts", "{timeout}", [NAMESPACE, POOL], Development, "Reads that waited in vain, and were told busy.";
+    CONNECTION_TIMEOUTS: Counter, "db.client.connection.timeouts", "{timeout}", [NAMESPACE, POOL], Development, "Reads that waited in vain, and were refused.";
     CONNECTION_CREATE: Histogram(CONVENTIONAL), "db.client.connection.create_time", "s", [NAMESPACE, POOL], Development, "How long making one took.";
     CONNECTION_WAIT: Histogram(CONVENTIONAL), "db.client.connection.wait_time", "s", [NAMESPACE, POOL], Development, "How long reads waited for room.";
     CONNECTION_USE: Histogram(CONVENTIONAL), "db.client.connection.use_time", "s", [NAMESPACE, POOL], Development, "How long reads had one.";

@@ -238,7 +238,7 @@ fn seconds(at: Timestamp) -> f64 {
 
 type Gauge = (&'static Metric, fn(&StoreSource, &Reading, &Sink<'_>));
 
-/// The only pool of a store: the connections that read its file.
+/// The only pool of a store: the connections that read its file or database.
 pub(crate) const POOL: &str = "readers";
 
 /// What is read of each store.

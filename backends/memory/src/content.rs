@@ -19,12 +19,14 @@ pub(crate) struct Content {
     tables: BTreeMap<Table, Rows>,
     /// From `head.oldest_block` to `head.serial`, without gaps.
     blocks: VecDeque<EncodedBlock>,
+    /// Counts what was stored.
+    revision: u64,
 }
 
 impl Content {
     pub(crate) fn new(store: StoreId, schema: Schema) -> Self {
         let head = Head::genesis(store, schema);
-        Self { head, tables: BTreeMap::new(), blocks: VecDeque::new() }
+        Self { head, tables: BTreeMap::new(), blocks: VecDeque::new(), revision: 0 }
     }
 
     pub(crate) fn head(&self) -> Head {
@@ -39,8 +41,16 @@ impl Content {
     }
 
     /// Checks everything first, so that a refused commit changes nothing.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     pub(crate) fn commit(&mut self, commit: &Commit) -> Result<()> {
         let head = self.head.after(commit)?;
+        if commit.revision.is_some_and(|revision| revision != self.revision) {
+            return Err(Error::new(ErrorKind::Conflict, "something else was stored since"));
+        }
+        self.revision += 1;
         for range in &commit.prune {
             if let Some(bounds) = bounds(range)
                 && let Some(rows) = self.tables.get_mut(&range.table)

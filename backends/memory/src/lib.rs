@@ -127,6 +127,10 @@ impl Backend for MemoryBackend {
         Ok(self.content()?.head())
     }
 
+    async fn revision(&self) -> Result<Option<u64>> {
+        Ok(Some(self.content()?.revision()))
+    }
+
     async fn migrate(&self, target: Schema) -> Result<()> {
         self.content()?.migrate(target)
     }

@@ -1,7 +1,7 @@
 //! The backend itself: opening, committing, reading, migrating, closing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{
@@ -9,6 +9,7 @@ use ghostwire_store_core::backend::{
 };
 use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 use sqlx::postgres::PgConnection;
@@ -20,10 +21,13 @@ use crate::layout::{self, Holds};
 use crate::outcome::lock_head;
 use crate::server::{Committing, OwnRuntime, Server, head_on, within};
 use crate::shape::Shapes;
-use crate::sqlstate::During;
+use crate::sqlstate::{During, is_of_layout};
 use crate::verify::verify;
 use crate::wire::{boolean_at, count_at};
 use crate::{NAME, PostgresOptions, blocks, turn};
+
+/// Clocks that differ by more are worth a warning.
+const TOLERABLE_MS: u64 = 1000;
 
 /// A store in a PostgreSQL database.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What opening found.
 struct Opened {
+    /// By how much the server's clock is ahead of this machine's.
+    clock_ahead_ms: i64,
     shapes: Shapes,
     head: StoredHead,
     created: bool,
@@ -55,24 +61,26 @@ impl PostgresBackend {
     ///
     /// # Errors
     /// - `InvalidArgument`: a setting cannot be meant, or the schema holds something else.
-    /// - `NotFound`: there is no such database, or no store in it.
+    /// - `NotFound`: there is no such database, or no store in it. `AlreadyExists`: there is a store, and only
+    ///   a new one was asked for.
     /// - `PermissionDenied`: user, password or rights will not do.
     /// - `Unsupported`: the server is too old, or may forget what it confirmed.
     /// - `Unavailable`: it cannot be reached, has no TLS, or only lets read. `Busy`: it is full.
     /// - `Corrupt`: the tables are not what this program made.
     /// - `SchemaMismatch`: a newer release wrote them and does not admit this one.
     pub async fn open(options: PostgresOptions) -> Result<Self> {
+        // Before that nothing of it is shown: a URL in the place of a host has a password in it.
+        options.check().map_err(|error| error.during("postgres.open"))?;
         let location = options.location();
         let opened = Self::open_unnamed(options).await;
         opened.map_err(|error| error.with("database", location).during("postgres.open"))
     }
 
     async fn open_unnamed(options: PostgresOptions) -> Result<Self> {
-        options.check()?;
         let runtime = OwnRuntime::start()?;
         let wanted = options.clone();
         let found = runtime.run(async move { look(&wanted).await }).await?;
-        let Opened { shapes, head, created, engine, durable } = found;
+        let Opened { clock_ahead_ms, shapes, head, created, engine, durable } = found;
         let server = async move { Server::new(options, shapes).map(Arc::new) };
         let server = runtime.run(server).await?;
         tracing::debug!(
@@ -81,8 +89,18 @@ impl PostgresBackend {
             serial = head.head.serial.get(),
             schema = head.head.schema.version,
             created,
+            clock_ahead_ms,
             "opened"
         );
+        if clock_ahead_ms.unsigned_abs() > TOLERABLE_MS {
+            tracing::warn!(
+                db.system.name = NAME,
+                database = server.options.location(),
+                clock_ahead_ms,
+                "the database server's clock and this machine's differ; a process whose clock is ahead by more \
+                 than max_clock_ahead_ms cannot write"
+            );
+        }
         Ok(Self { server, runtime, engine, durable, counters: Mutex::default() })
     }
 
@@ -97,7 +115,39 @@ impl PostgresBackend {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let work = work(Arc::clone(&self.server));
-        self.runtime.run(work).await.map_err(|error| error.during(operation))
+        let outcome = match self.runtime.run(work).await {
+            Err(error) if is_about_the_layout(&error) => Err(self.explained(error).await),
+            outcome => outcome,
+        };
+        outcome.map_err(|error| self.named(error).during(operation))
+    }
+
+    /// Why a statement does not fit the tables: somebody dropped or altered them, a later release migrated
+    /// them, or they were being changed.
+    async fn explained(&self, error: Error) -> Error {
+        use ErrorKind::{Corrupt, InvalidArgument, NotFound, SchemaMismatch};
+        let server = Arc::clone(&self.server);
+        match self.runtime.run(async move { look_again(&server).await }).await {
+            Ok(()) => Error::new(
+                ErrorKind::Busy,
+                "the store's tables were being changed, and fit by now; try again",
+            )
+            .because(error.to_string()),
+            Err(found) => match found.kind() {
+                Corrupt | InvalidArgument | NotFound | SchemaMismatch { .. }
+                    if !is_about_the_layout(&found) =>
+                {
+                    found
+                }
+                // It cannot be looked at now.
+                _ => error,
+            },
+        }
+    }
+
+    /// An error, with the database that it is about.
+    fn named(&self, error: Error) -> Error {
+        error.with("database", self.server.options.location())
     }
 
     /// The same for what writes: ended after the time that a commit may take, and then its connection is
@@ -117,38 +167,72 @@ impl PostgresBackend {
     }
 
     async fn store(&self, commit: &Commit) -> Result<usize> {
-        // Twice, if the store was migrated since it was opened.
-        for _ in 0..2 {
-            let prepared =
-                Prepared::of(&self.server.shapes(), commit, self.server.notifier.clone())?;
+        let mut notifier = self.server.notifier.clone();
+        // Once more if the store was migrated since it was opened, and once if it cannot be told of.
+        for _ in 0..3 {
+            let prepared = Prepared::of(&self.server.shapes(), commit, notifier.clone())?;
             let send = |server: Arc<Server>| async move { store(&server, &prepared).await };
-            match self.write("postgres.commit", ErrorKind::OutcomeUnknown, send).await? {
-                Stored::Rows(rows) => return Ok(rows),
-                Stored::OtherSchema => {
+            match self.write("postgres.commit", ErrorKind::OutcomeUnknown, send).await {
+                Ok(Stored::Rows(rows)) => return Ok(rows),
+                Ok(Stored::OtherSchema) => {
                     self.run("postgres.commit", |server| async move { look_again(&server).await })
                         .await?;
                 }
+                Err(error) if notifier.is_some() && is_queue_full(&error) => {
+                    tracing::warn!(
+                        %error,
+                        "the server's queue of notifications is full: a session that listens has had a \
+                         transaction open for long; others find this commit by looking"
+                    );
+                    notifier = None;
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(Error::new(ErrorKind::Busy, "the store is being migrated; try again"))
     }
 }
 
-/// Connects, checks the server, and finds the store or makes it.
+/// Whether a limit of the server is exceeded, as the length of its queue of notifications is then.
+fn is_queue_full(error: &Error) -> bool {
+    error.context().iter().any(|(key, value)| *key == "sqlstate" && value == "54000")
+}
+
+/// Connects, checks the server, and finds the store or makes it, each within the time that it may take.
 async fn look(options: &PostgresOptions) -> Result<Opened> {
-    let connect_options = options.connect_options()?;
-    let mut connection = connect(&connect_options, options.deadlines.connect).await?;
-    let facts = facts(&mut connection).await?;
-    facts.check(!options.read_only, options.durability)?;
+    let (connect_options, guard) = (options.connect_options()?, options.guard());
+    let Deadlines { connect: to_connect, read: to_read, commit: to_commit } = options.deadlines;
+    let mut connection = connect(&connect_options, guard.as_ref(), to_connect).await?;
     let namespace = &options.schema_name;
-    let mut created = false;
-    match layout::holds(&mut connection, namespace).await? {
+    let asking = async {
+        let facts = facts(&mut connection).await?;
+        facts.check(!options.read_only, options.durability)?;
+        Ok((facts, layout::holds(&mut connection, namespace).await?))
+    };
+    let (facts, holds) = within(to_read, ErrorKind::Unavailable, asking).await?;
+    let mut created = Some(false);
+    match holds {
         Holds::Store => {}
         Holds::Other => return Err(layout::not_ours(namespace)),
         Holds::Nothing { .. } if options.create && !options.read_only => {
             let genesis = Head::genesis(options.store, options.schema);
             let change = Change::Create(genesis, options.schema);
-            created = change.make(&mut connection, namespace).await?;
+            let making = change.make(&mut connection, namespace);
+            let made = within(to_commit, ErrorKind::Unavailable, making).await;
+            created = match made {
+                Ok(created) => Some(created),
+                // It may have been made, and the answer lost: what is there tells.
+                Err(error) if *error.kind() == ErrorKind::Unavailable => {
+                    let again = connect(&connect_options, guard.as_ref(), to_connect).await;
+                    connection = again.map_err(|_| error.clone())?;
+                    let holds = layout::holds(&mut connection, namespace);
+                    match within(to_read, ErrorKind::Unavailable, holds).await {
+                        Ok(Holds::Store) => None,
+                        _ => return Err(error),
+                    }
+                }
+                Err(error) => return Err(error),
+            };
         }
         Holds::Nothing { .. } => {
             return Err(Error::new(
@@ -157,10 +241,24 @@ async fn look(options: &PostgresOptions) -> Result<Opened> {
             ));
         }
     }
-    let head = head_on(&mut connection, namespace, false, During::Read).await;
-    let head = head.map_err(|failure| failure.error)??;
-    let shapes = layout::check(&mut connection, namespace, head.head.schema).await?;
+    let reading = async {
+        let asked = SystemTime::now();
+        let head = head_on(&mut connection, namespace, false, During::Read).await;
+        let head = head.map_err(|failure| failure.error)??;
+        let clock_ahead_ms = head.clock_ahead_ms(asked, SystemTime::now());
+        let shapes = layout::check(&mut connection, namespace, head.head.schema).await?;
+        Ok((head, clock_ahead_ms, shapes))
+    };
+    let (head, clock_ahead_ms, shapes) = within(to_read, ErrorKind::Unavailable, reading).await?;
+    let created = created.unwrap_or(head.head.store == options.store);
+    if options.only_new && !created {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists { constraint: "schema" },
+            "there is a store in this schema already; it was left as it is",
+        ));
+    }
     Ok(Opened {
+        clock_ahead_ms,
         shapes,
         head,
         created,
@@ -188,6 +286,9 @@ impl Change {
                 }
             },
             Self::Migrate(target) => {
+                // As a commit does, first: it has its tables locked while it waits for the row of the head.
+                // Whoever has this lock meets no commit any more.
+                layout::lock_head(connection, namespace).await?;
                 let head = head_on(connection, namespace, true, During::Read).await;
                 let head = head.map_err(|failure| failure.error)??;
                 if target.steps_from(head.head.schema)?.is_empty() {
@@ -199,8 +300,8 @@ impl Change {
         Ok(true)
     }
 
-    /// Makes it in a transaction. Whoever waits for a lock for too long lets others go first, and tries
-    /// again.
+    /// Makes it in a transaction. A lock that is not had in time is given up, so that those who wait behind
+    /// it go on, and is tried for again.
     async fn make(&self, connection: &mut PgConnection, namespace: &str) -> Result<bool> {
         let mut last = Error::new(ErrorKind::Busy, "somebody else changes the tables");
         for _ in 0..layout::ATTEMPTS {
@@ -221,10 +322,27 @@ impl Change {
     }
 }
 
+/// Whether a statement names what is not there.
+fn is_about_the_layout(error: &Error) -> bool {
+    let is_one = |(key, code): &(_, String)| *key == "sqlstate" && is_of_layout(code);
+    error.context().iter().any(is_one)
+}
+
 /// Reads what the tables look like by now.
 async fn look_again(server: &Server) -> Result<()> {
     let mut connection = server.connect().await?;
     let namespace = server.namespace();
+    match layout::holds(&mut connection, namespace).await? {
+        Holds::Store => {}
+        Holds::Other => return Err(layout::not_ours(namespace)),
+        Holds::Nothing { .. } => {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "the store is gone: its schema was dropped while it was open; restore the database from a \
+                 backup",
+            ));
+        }
+    }
     let head = head_on(&mut connection, namespace, false, During::Read).await;
     let head = head.map_err(|failure| failure.error)??;
     let shapes = layout::check(&mut connection, namespace, head.head.schema).await?;
@@ -258,7 +376,7 @@ async fn probe(server: &Server, epoch: Epoch) -> Result<()> {
     let mut committing = server.committing.lock().await;
     let mut connection = match committing.connection.take() {
         Some(connection) => connection,
-        None => server.connect().await?,
+        None => server.connect_to_write().await?,
     };
     let sql = format!(
         "UPDATE \"{namespace}\".\"{META}\" AS m SET \"filling\" = m.\"filling\" WHERE m.\"one\" \
@@ -280,7 +398,7 @@ async fn probe(server: &Server, epoch: Epoch) -> Result<()> {
 /// Has an empty store stand where `head` does.
 async fn adopt(server: &Server, head: Head) -> Result<()> {
     let namespace = server.namespace();
-    let mut connection = server.connect().await?;
+    let mut connection = server.connect_to_write().await?;
     let Some(known) = lock_head(&mut connection, namespace).await? else {
         return Err(Error::new(ErrorKind::Busy, "somebody else is writing to the store"));
     };
@@ -307,7 +425,10 @@ async fn reopen(server: &Server) -> Result<Head> {
     let namespace = server.namespace();
     let mut committing = server.committing.lock().await;
     *committing = Committing::default();
-    let mut connection = server.connect().await?;
+    let mut connection = match server.options.read_only {
+        true => server.connect().await?,
+        false => server.connect_to_write().await?,
+    };
     let found = if server.options.read_only {
         let head = head_on(&mut connection, namespace, false, During::Read).await;
         head.map_err(|failure| failure.error)??
@@ -322,6 +443,7 @@ async fn reopen(server: &Server) -> Result<Head> {
             }
         }
     };
+    server.heed(&found);
     let head = found.head;
     committing.keep(connection, found);
     Ok(head)
@@ -354,6 +476,15 @@ impl Backend for PostgresBackend {
         Ok(self.run("postgres.head", head).await?.head)
     }
 
+    async fn revision(&self) -> Result<Option<u64>> {
+        let head = |server: Arc<Server>| async move { server.read_head().await };
+        Ok(Some(self.run("postgres.revision", head).await?.revision))
+    }
+
+    fn lagging_answers(&self) -> u64 {
+        self.server.lagging_answers()
+    }
+
     async fn migrate(&self, target: Schema) -> Result<()> {
         self.run("postgres.migrate", |server| async move { migrate(&server, target).await }).await
     }
@@ -362,7 +493,7 @@ impl Backend for PostgresBackend {
         let (start, table) = (Instant::now(), scan.range.table);
         let read = |server: Arc<Server>| async move { server.scan(scan).await };
         let page = self.run("postgres.scan", read).await?.decode();
-        let page = page.map_err(|error| error.during("postgres.scan"))?;
+        let page = page.map_err(|error| self.named(error).during("postgres.scan"))?;
         lock(&self.counters).scans += 1;
         tracing::debug!(
             db.system.name = NAME,
@@ -377,7 +508,8 @@ impl Backend for PostgresBackend {
     async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
         let read = |server: Arc<Server>| async move { server.blocks(after, limit).await };
         let rows = self.run("postgres.blocks", read).await?;
-        blocks::read(&rows, after, limit).map_err(|error| error.during("postgres.blocks"))
+        blocks::read(&rows, after, limit)
+            .map_err(|error| self.named(error).during("postgres.blocks"))
     }
 
     async fn await_change(&self, at_most: Duration) -> Result<()> {

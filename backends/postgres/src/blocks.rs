@@ -121,7 +121,7 @@ pub(crate) fn select(schema: &str) -> String {
     format!(
         "SELECT {}, b.* FROM \"{schema}\".\"{META}\" AS m LEFT JOIN (SELECT {} FROM \
          \"{schema}\".\"{BLOCKS}\" WHERE \"serial\" > $1 ORDER BY \"serial\" LIMIT $2) AS b ON true \
-         ORDER BY b.\"serial\"",
+         WHERE m.\"one\" ORDER BY b.\"serial\"",
         selection("m"),
         names(&BLOCK_COLUMNS)
     )

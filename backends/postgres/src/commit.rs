@@ -11,7 +11,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use sqlx::postgres::PgConnection;
 
 use crate::blocks;
-use crate::connection::{query, run};
+use crate::connection::{BEGIN, query, run};
 use crate::errors::Failure;
 use crate::head::{StoredHead, UPDATE_PARAMS, update};
 use crate::listen::Notifier;
@@ -106,8 +106,11 @@ impl Prepared {
             params.extend(more);
         };
         if let Some(block) = &self.commit.block {
-            let part = blocks::insert_block(namespace, " FROM cas", params.len() + 1);
-            add(&mut params, part, blocks::block_params(block));
+            // A commit may purge its own block, and a deletion does not see what its statement inserts.
+            if block.serial >= next.oldest_block {
+                let part = blocks::insert_block(namespace, " FROM cas", params.len() + 1);
+                add(&mut params, part, blocks::block_params(block));
+            }
         } else if let Some(id) = self.commit.id() {
             let part = blocks::insert_commit(namespace, " FROM cas", params.len() + 1);
             add(&mut params, part, blocks::commit_params(next.position, id));
@@ -189,7 +192,7 @@ impl Prepared {
         }
         // Until COMMIT is sent nothing can be stored, whatever happens.
         if !within {
-            run(connection, "BEGIN", During::Read).await?;
+            run(connection, BEGIN, During::Read).await?;
         }
         let params = known.to(next, self.time(), ahead);
         let moved = query(connection, &update(namespace), &params, During::Read).await?;
@@ -216,6 +219,7 @@ impl Prepared {
 /// not.
 pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored> {
     server.require_open()?;
+    server.require_durable()?;
     let mut committing = server.committing.lock().await;
     if let Some(turn) = committing.turn.take()
         && let Some(stored) = turn::store(server, &mut committing, turn, prepared).await?
@@ -226,7 +230,7 @@ pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored
     for _ in 0..ATTEMPTS {
         let mut connection = match committing.connection.take() {
             Some(connection) => connection,
-            None => server.connect().await?,
+            None => server.connect_to_write().await?,
         };
         let cached = committing.known.take();
         let was_cached = cached.is_some();
@@ -245,7 +249,7 @@ pub(crate) async fn store(server: &Server, prepared: &Prepared) -> Result<Stored
             committing.connection = Some(connection);
             return Ok(Stored::OtherSchema);
         }
-        let next = known.require_known().and_then(|()| known.head.after(&prepared.commit));
+        let next = known.require_known().and_then(|()| known.after(&prepared.commit));
         let next = match next {
             Ok(next) => next,
             // Others may have changed it since.

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, raw_sql};
 
 use crate::errors::{Failure, in_connecting, in_read};
+use crate::guard::Guard;
 use crate::settings::Durability;
 use crate::sqlstate::During;
 use crate::wire::{Param, arguments, boolean_at, integer_at, text_at};
@@ -16,10 +17,24 @@ const OLDEST_SERVER: i64 = 150_000;
 
 /// So that nothing depends on what the role or the database is set to: which names are meant, and that a
 /// statement which waited for another transaction looks at what that left.
+///
+/// A machine that vanished does not end its sessions, and one within a transaction keeps its locks. So the
+/// server ends who stands still there; and a connection whose other end does not answer, whether the server
+/// waits for its next statement (keepalives) or for what it sent to be acknowledged (`tcp_user_timeout`).
+/// Nobody waits for a lock for ever. Over a Unix socket the three of TCP have no effect.
 const SET_UP: &str = "SET search_path TO pg_catalog; \
     SET default_transaction_isolation TO 'read committed'; \
-    SET default_transaction_deferrable TO off";
+    SET default_transaction_deferrable TO off; \
+    SET idle_in_transaction_session_timeout TO '3s'; SET lock_timeout TO '5s'; \
+    SET tcp_keepalives_idle TO 5; SET tcp_keepalives_interval TO 2; SET tcp_keepalives_count TO 3; \
+    SET tcp_user_timeout TO '10s'";
 
+/// Begins a transaction that writes. The limits are those of the session, in case something in between has
+/// put this on another one.
+pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout TO '5s'; \
+    SET LOCAL idle_in_transaction_session_timeout TO '3s'";
+
+/// `synchronous_commit` is kept as it is found, whatever the server is told later.
 const FACTS: &str = "SELECT pg_catalog.current_setting('server_version_num')::bigint, \
     pg_catalog.current_setting('server_version'), \
     pg_catalog.current_setting('server_encoding'), \
@@ -27,7 +42,7 @@ const FACTS: &str = "SELECT pg_catalog.current_setting('server_version_num')::bi
     pg_catalog.current_setting('transaction_read_only')::boolean, \
     pg_catalog.current_setting('fsync')::boolean, \
     pg_catalog.current_setting('full_page_writes')::boolean, \
-    pg_catalog.current_setting('synchronous_commit')";
+    pg_catalog.set_config('synchronous_commit', pg_catalog.current_setting('synchronous_commit'), false)";
 
 /// What a server says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,22 +120,30 @@ impl Facts {
         }
         match self.not_durable() {
             Some((setting, value)) if durability == Durability::Required => {
-                let message = "the server may forget what it confirmed; set it right, or say \
-                               `durability = \"unsafe\"`";
-                let error = Error::new(ErrorKind::Unsupported, message);
-                Err(error.with("server_setting", setting).with("value", value))
+                Err(forgetful(setting, value))
             }
             _ => Ok(()),
         }
     }
 }
 
+/// The refusal of a server that may forget what it confirms.
+pub(crate) fn forgetful(setting: &'static str, value: &str) -> Error {
+    let message =
+        "the server may forget what it confirmed; set it right, or say `durability = \"unsafe\"`";
+    Error::new(ErrorKind::Unsupported, message).with("server_setting", setting).with("value", value)
+}
+
 /// Makes a connection, within the deadline.
 pub(crate) async fn connect(
     options: &PgConnectOptions,
+    guard: Option<&Guard>,
     deadline: Duration,
 ) -> Result<PgConnection> {
     let connect = async {
+        if let Some(guard) = guard {
+            guard.check(deadline).await?;
+        }
         let mut connection = options.connect().await.map_err(|error| in_connecting(&error))?;
         set_up(&mut connection).await?;
         Ok(connection)

@@ -1,6 +1,8 @@
 //! The table that tells where the store stands, in one row, and that every commit changes.
 
-use ghostwire_store_core::backend::Head;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ghostwire_store_core::backend::{Commit, Head};
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::domain::{
     BlockId, CommitId, LineageId, MigrationId, SideId, StoreId, Timestamp,
@@ -99,20 +101,29 @@ pub(crate) struct StoredHead {
     halted: Option<String>,
     /// The server's clock when the row was read, in microseconds.
     clock: i64,
+    /// What answered is a standby, and may lag behind.
+    pub(crate) lags: bool,
+    /// What answered may forget what it confirms: a setting that a running server was given.
+    pub(crate) forgets: bool,
 }
 
 /// How many columns [`select`] gives.
-const SELECTED: usize = COLUMNS.len() + 2;
+const SELECTED: usize = COLUMNS.len() + 4;
 
 /// What to select of the row, from the table under this name.
 pub(crate) fn selection(table: &str) -> String {
     let columns = COLUMNS.iter().map(|(name, ..)| format!("{table}.\"{name}\", "));
-    format!("{}{table}.\"halted\", pg_catalog.clock_timestamp()", columns.collect::<String>())
+    format!(
+        "{}{table}.\"halted\", pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery(), \
+         NOT (pg_catalog.current_setting('fsync')::boolean \
+         AND pg_catalog.current_setting('full_page_writes')::boolean)",
+        columns.collect::<String>()
+    )
 }
 
-/// The query for the row.
+/// The query for the row: by its key, since old versions of it may fill many pages.
 pub(crate) fn select(schema: &str) -> String {
-    format!("SELECT {} FROM \"{schema}\".\"{META}\" AS m", selection("m"))
+    format!("SELECT {} FROM \"{schema}\".\"{META}\" AS m WHERE m.\"one\"", selection("m"))
 }
 
 fn values(head: &Head, revision: u64) -> Vec<Param> {
@@ -250,7 +261,10 @@ impl StoredHead {
             Some(_) => Some(text_at(row, at(22))?.to_owned()),
             None => None,
         };
-        Ok(Self { head, revision, check, halted, clock: time_at(row, at(SELECTED - 1))? })
+        let clock = time_at(row, at(SELECTED - 3))?;
+        let (lags, forgets) =
+            (boolean_at(row, at(SELECTED - 2))?, boolean_at(row, at(SELECTED - 1))?);
+        Ok(Self { head, revision, check, halted, clock, lags, forgets })
     }
 
     /// The parameters of [`update`] that lead from here to `next`. `time` is that of a block that comes
@@ -278,12 +292,38 @@ impl StoredHead {
             META_NUMBER,
             values(next, revision).iter().rev().skip(1).rev().map(Param::wire),
         );
-        Self { head: *next, revision, check, halted: None, clock: self.clock }
+        Self { head: *next, revision, check, halted: None, ..*self }
     }
 
     /// Whether nothing was changed since `other` was read.
     pub(crate) fn is_as(&self, other: &Self) -> bool {
         (self.revision, self.check) == (other.revision, other.check)
+    }
+
+    /// The head after a commit, as [`Head::after`] has it, if nothing was stored since the commit was planned.
+    ///
+    /// # Errors
+    /// Those of that; `Conflict`.
+    pub(crate) fn after(&self, commit: &Commit) -> Result<Head> {
+        let next = self.head.after(commit)?;
+        match commit.revision.is_none_or(|planned| planned == self.revision) {
+            true => Ok(next),
+            false => Err(Error::new(ErrorKind::Conflict, "something else was stored since")
+                .with("planned_on", commit.revision.unwrap_or(0))
+                .with("revision", self.revision)),
+        }
+    }
+
+    /// How far the server's clock was ahead of this machine's, in milliseconds, if the row was asked for at
+    /// the first of these moments and there by the second.
+    pub(crate) fn clock_ahead_ms(&self, asked: SystemTime, answered: SystemTime) -> i64 {
+        let micros = |at: SystemTime| {
+            let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+        };
+        let (asked, answered) = (micros(asked), micros(answered));
+        let middle = asked + answered.saturating_sub(asked) / 2;
+        self.clock.saturating_sub(middle) / 1000
     }
 
     /// Why the row would not be changed, though it is what was expected.

@@ -16,8 +16,10 @@ use crate::head::{self, META, StoredHead};
 use crate::shape::{CHECK, Shapes};
 use crate::wire::{Param, Storage, boolean_at, integer_at, text_at};
 
-/// How long a change of the layout waits for somebody's lock, before it lets others go first.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO '2s'";
+/// Begins a change of the layout, which does not wait for somebody's lock for long before it lets others go
+/// first, and is undone by the server if whoever makes it stands still.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout TO '2s'; \
+    SET LOCAL idle_in_transaction_session_timeout TO '3s'";
 /// How often it tries.
 pub(crate) const ATTEMPTS: usize = 5;
 
@@ -58,7 +60,7 @@ pub(crate) fn not_ours(schema: &str) -> Error {
 
 /// Begins a transaction that changes the layout, alone in this schema.
 pub(crate) async fn begin(connection: &mut PgConnection, schema: &str) -> Result<()> {
-    change(connection, &format!("BEGIN; {LOCK_TIMEOUT}")).await?;
+    change(connection, BEGIN).await?;
     let hash = Sha256::digest(format!("ghostwire-store {schema}"));
     let key = hash.iter().take(8).fold(0u64, |number, &byte| (number << 8) | u64::from(byte));
     let key = Param::integer(key.cast_signed());
@@ -83,6 +85,12 @@ pub(crate) async fn create(
     change(connection, &statements.join(";\n")).await?;
     let (sql, params) = head::insert(namespace, head);
     read(connection, &sql, &params).await.map(drop)
+}
+
+/// Has nobody else read or write the table of the head until the transaction ends.
+pub(crate) async fn lock_head(connection: &mut PgConnection, namespace: &str) -> Result<()> {
+    let sql = format!("LOCK TABLE \"{namespace}\".\"{META}\" IN ACCESS EXCLUSIVE MODE");
+    change(connection, &sql).await
 }
 
 /// Carries the tables from version `from` to `schema`, and the head with them; to be called in a
@@ -181,7 +189,8 @@ struct Found {
 }
 
 const FIND_COLUMNS: &str = "SELECT c.relname::text, c.relkind = 'r' AND c.relpersistence = 'p' \
-    AND NOT c.relrowsecurity AND NOT c.relhasrules AND NOT c.relispartition \
+    AND NOT c.relrowsecurity AND NOT c.relispartition \
+    AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite AS w WHERE w.ev_class = c.oid) \
     AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent)), \
     a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, \
     a.attcollation IN (0, 950) AND a.attgenerated = '' AND a.attidentity = '' \
@@ -196,9 +205,12 @@ const FIND_ADDED: &str = "SELECT c.relname::text, x.kind, x.name FROM pg_catalog
     JOIN (SELECT tgrelid AS of, 'trigger' AS kind, tgname::text AS name FROM pg_catalog.pg_trigger \
     WHERE NOT tgisinternal \
     UNION ALL SELECT conrelid, 'constraint', conname::text FROM pg_catalog.pg_constraint \
-    WHERE contype NOT IN ('p', 'n') AND conname <> 'ghostwire_meta_one_check' \
+    WHERE contype NOT IN ('p', 'n') \
+    UNION ALL SELECT confrelid, 'constraint', conrelid::regclass::text || ' ' || conname::text \
+    FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid <> conrelid \
     UNION ALL SELECT indrelid, 'index', indexrelid::regclass::text FROM pg_catalog.pg_index \
-    WHERE NOT indisprimary) AS x ON x.of = c.oid WHERE n.nspname = $1 ORDER BY 1, 2, 3";
+    WHERE NOT indisprimary) AS x ON x.of = c.oid WHERE n.nspname = $1 \
+    AND (c.relname, x.name) <> ('ghostwire_meta', 'ghostwire_meta_one_check') ORDER BY 1, 2, 3";
 
 const FIND_KEYS: &str = "SELECT c.relname::text, string_agg(a.attname::text, ',' ORDER BY k.at) \
     FROM pg_catalog.pg_constraint AS p JOIN pg_catalog.pg_class AS c ON c.oid = p.conrelid \

@@ -24,6 +24,7 @@ mod blocks;
 mod commit;
 mod connection;
 mod errors;
+mod guard;
 mod head;
 mod layout;
 mod listen;
@@ -34,6 +35,8 @@ mod settings;
 mod shape;
 mod sqlstate;
 mod turn;
+#[cfg(test)]
+mod upgraded;
 mod verify;
 mod wire;
 

@@ -16,7 +16,8 @@ use crate::server::{Server, closed};
 use crate::settings::PostgresOptions;
 use crate::wire::Param;
 
-/// How long a connection may take at least to be made or to answer, and at most to end.
+/// A connection has at least this long to be made and to answer, however short the waiting is, and no longer
+/// to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What this process' commits notify others by.
@@ -62,6 +63,9 @@ impl Listener {
     async fn start(options: &PostgresOptions, channel: &str, at_most: Duration) -> Result<Self> {
         // Whoever waits wants to look for himself meanwhile.
         let deadline = options.deadlines.connect.min(at_most.max(PATIENCE));
+        if let Some(guard) = options.listen_guard() {
+            guard.check(deadline).await?;
+        }
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(deadline)
@@ -79,7 +83,7 @@ impl Listener {
         Ok(Self { listener, pool, handle: Handle::current(), is_silent: false })
     }
 
-    /// Whether somebody else's notification was heard; not if the connection ended.
+    /// Waits for a notification of somebody else; `false` if the connection ended instead.
     async fn hear(&mut self, own: &Notifier) -> bool {
         let Some(listener) = &mut self.listener else { return false };
         loop {
@@ -135,7 +139,7 @@ impl Listening {
             return Ok(());
         };
         let mut place = self.0.lock().await;
-        // Taken out, so that it ends if the waiting is given up.
+        // While it is waited for it is not in its place: if the caller gives up, it is dropped.
         if let Some(mut listener) = place.take() {
             let deadline = server.options.deadlines.read.min(at_most.max(PATIENCE));
             if !listener.is_silent || listener.answers(deadline).await {

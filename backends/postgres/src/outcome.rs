@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use ghostwire_store_core::backend::Head;
+use ghostwire_store_core::backend::{Head, HeadChange};
 use ghostwire_store_core::domain::CommitId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use sqlx::postgres::PgConnection;
@@ -17,14 +17,15 @@ use crate::blocks::{KEPT_COMMITS, select_id};
 use crate::commit::Prepared;
 use crate::connection::{query, run};
 use crate::errors::Failure;
-use crate::head::StoredHead;
+use crate::head::{StoredHead, update};
 use crate::server::{Committing, Server, head_on};
 use crate::sqlstate::{During, Verdict};
 use crate::wire::{Param, fixed_at};
 
-/// How long one attempt waits for the lock. It is given up by the server, so that no session of ours stays
-/// behind that holds it when nobody asks any more.
-const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout TO '1s'";
+/// How long one attempt waits for the lock, and may stand still once it has it. It is given up by the server,
+/// so that no session of ours stays behind that holds it when nobody asks any more.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout TO '1s'; \
+    SET LOCAL idle_in_transaction_session_timeout TO '3s'";
 /// Between two attempts, when the server cannot be reached.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,12 +59,14 @@ fn is_lock_timeout(failure: &Failure) -> bool {
     failure.error.context().iter().any(|(key, value)| *key == "sqlstate" && value == "55P03")
 }
 
-/// What is found under the lock.
+/// What is found under the lock. An error beside it is one of asking, and says nothing of the commit.
 enum Found {
     /// It is stored, and this is the head by now.
     Stored(StoredHead),
     /// Another commit is there.
     Other(StoredHead),
+    /// It is not there, the server refuses it, and the first attempt comes second if it still arrives.
+    Refused(Error, StoredHead),
     /// It cannot be told any more.
     Forgotten,
     /// It was not there, and the attempt to send it again was not answered.
@@ -74,7 +77,8 @@ enum Found {
 /// still can be. Goes on for as long as the caller waits, and no longer than a commit may take.
 ///
 /// # Errors
-/// `Conflict` if another commit came first; `OutcomeUnknown`; others if it surely is not stored.
+/// `Conflict` if another commit came first; `OutcomeUnknown`, also if it cannot be asked; others if it surely
+/// is not stored.
 pub(crate) async fn find(
     server: &Server,
     committing: &mut Committing,
@@ -90,9 +94,15 @@ pub(crate) async fn find(
     };
     let asking = async {
         loop {
-            let Ok(mut connection) = server.connect().await else {
-                tokio::time::sleep(PAUSE).await;
-                continue;
+            let mut connection = match server.connect_to_write().await {
+                Ok(connection) => connection,
+                Err(error) if *error.kind() == ErrorKind::Unsupported => {
+                    return Err(unknown().with("asking", error));
+                }
+                Err(_) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
             };
             match ask(&mut connection, server, prepared, (known, next)).await {
                 Ok(Found::Stored(head)) => {
@@ -103,13 +113,17 @@ pub(crate) async fn find(
                     committing.keep(connection, head);
                     return Err(Error::new(ErrorKind::Conflict, "another commit came first"));
                 }
+                Ok(Found::Refused(error, head)) => {
+                    committing.keep(connection, head);
+                    return Err(error);
+                }
                 Ok(Found::Forgotten) => return Err(unknown()),
                 Ok(Found::Open) => {}
                 Err(error) => match error.kind() {
                     ErrorKind::Unavailable | ErrorKind::Busy => {
                         tokio::time::sleep(PAUSE).await;
                     }
-                    _ => return Err(error),
+                    _ => return Err(unknown().with("asking", error)),
                 },
             }
         }
@@ -127,22 +141,9 @@ async fn ask(
     let namespace = server.namespace();
     let Some(found) = lock_head(connection, namespace).await? else { return Ok(Found::Open) };
     if found.is_as(known) {
-        return match prepared.send(connection, server, (known, next), true).await {
-            Ok(true) => match run(connection, "COMMIT", During::Commit).await {
-                Ok(()) => Ok(Found::Stored(known.moved_to(next))),
-                Err(Failure { verdict: Verdict::Unknown, .. }) => Ok(Found::Open),
-                Err(failure) => Err(failure.error),
-            },
-            // Its clock, or somebody halted the store.
-            Ok(false) => Err(found.refusal(prepared.time())),
-            Err(Failure {
-                verdict: Verdict::Unknown | Verdict::Again | Verdict::Reprepare,
-                ..
-            }) => Ok(Found::Open),
-            Err(failure) => Err(failure.error),
-        };
+        return send_again(connection, server, prepared, (known, next)).await;
     }
-    let is_stored = compare(connection, namespace, prepared, (&found.head, next)).await?;
+    let is_stored = compare(connection, namespace, prepared, (&found, next)).await?;
     run(connection, "ROLLBACK", During::Read).await.map_err(|failure| failure.error)?;
     Ok(match is_stored {
         Some(true) => Found::Stored(found),
@@ -151,16 +152,75 @@ async fn ask(
     })
 }
 
+/// Sends a commit that is not there once more, under the lock.
+async fn send_again(
+    connection: &mut PgConnection,
+    server: &Server,
+    prepared: &Prepared,
+    (known, next): (&StoredHead, &Head),
+) -> Result<Found> {
+    let refusal = match prepared.send(connection, server, (known, next), true).await {
+        Ok(true) => match run(connection, "COMMIT", During::Commit).await {
+            Ok(()) => return Ok(Found::Stored(known.moved_to(next))),
+            Err(Failure { verdict: Verdict::Unknown, .. }) => return Ok(Found::Open),
+            Err(failure) => failure.error,
+        },
+        // Its clock, or somebody halted the store.
+        Ok(false) => known.refusal(prepared.time()),
+        Err(Failure { verdict: Verdict::Refused(..), error }) => error,
+        Err(Failure { .. }) => return Ok(Found::Open),
+    };
+    match overtake(connection, server.namespace(), known).await? {
+        Some(head) => Ok(Found::Refused(refusal, head)),
+        None => Ok(Found::Open),
+    }
+}
+
+/// Writes the head anew as it is, so that a first attempt which is still on its way finds another one. None
+/// if somebody else has changed it, or this is not answered.
+async fn overtake(
+    connection: &mut PgConnection,
+    namespace: &str,
+    known: &StoredHead,
+) -> Result<Option<StoredHead>> {
+    run(connection, "ROLLBACK", During::Read).await.map_err(|failure| failure.error)?;
+    let Some(found) = lock_head(connection, namespace).await? else { return Ok(None) };
+    if !found.is_as(known) {
+        run(connection, "ROLLBACK", During::Read).await.map_err(|failure| failure.error)?;
+        return Ok(None);
+    }
+    let params = found.to(&found.head, None, None);
+    let rows = query(connection, &update(namespace), &params, During::Read).await;
+    if rows.map_err(|failure| failure.error)?.is_empty() {
+        // Somebody halted the store, and may let it go on.
+        return Err(Error::new(ErrorKind::OutcomeUnknown, "the store was halted meanwhile"));
+    }
+    match run(connection, "COMMIT", During::Commit).await {
+        Ok(()) => Ok(Some(found.moved_to(&found.head))),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Whether the commit that is stored where this one would be is this one; `None` if that cannot be told any
 /// more.
 async fn compare(
     connection: &mut PgConnection,
     namespace: &str,
     prepared: &Prepared,
-    (found, next): (&Head, &Head),
+    (found, next): (&StoredHead, &Head),
 ) -> Result<Option<bool>> {
-    // What has no id only flushes or keeps books: to do that again is to do it.
-    let Some(sent) = prepared.commit.id() else { return Ok(Some(false)) };
+    let Some(sent) = prepared.commit.id() else {
+        let change = &prepared.commit.head;
+        let what = |head: &Head| (head.record(), head.lineage, head.credential_key, head.filling);
+        // To flush and to keep books once more is to do it. A head is not changed twice: whoever asks for that
+        // says what it has to be before.
+        if *change == HeadChange::default() || what(&found.head) != what(next) {
+            return Ok(Some(false));
+        }
+        // Two that raise the epoch alike are not the same, and only one of them may write in it.
+        return Ok(change.epoch.is_none().then_some(true));
+    };
+    let found = &found.head;
     if found.position == next.position {
         return Ok(Some(found.commit == sent));
     }

@@ -2,7 +2,7 @@
 //! commits.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::connection::{connect, query, read, set_up};
+use crate::connection::{connect, facts, forgetful, query, read, set_up};
 use crate::errors::in_read;
+use crate::guard::Guard;
 use crate::head::StoredHead;
 use crate::listen::{Listening, Notifier};
-use crate::settings::{PoolOptions, PostgresOptions};
+use crate::settings::{Durability, PoolOptions, PostgresOptions};
 use crate::shape::Shapes;
 use crate::sqlstate::During;
 use crate::turn::Turn;
@@ -111,12 +112,18 @@ impl Committing {
 pub(crate) struct Server {
     pub(crate) options: PostgresOptions,
     pub(crate) connect_options: PgConnectOptions,
+    /// Looks before each connection is made.
+    guard: Option<Guard>,
     pool: PgPool,
     pub(crate) committing: tokio::sync::Mutex<Committing>,
     shapes: RwLock<Arc<Shapes>>,
     pub(crate) notifier: Option<Notifier>,
     pub(crate) listening: Listening,
     closed: watch::Sender<bool>,
+    /// How many heads were read from what may lag behind.
+    lagging: AtomicU64,
+    /// The server may forget what it confirms, by what it said last.
+    forgets: AtomicBool,
     pending: AtomicU64,
     timeouts: AtomicU64,
     observer: RwLock<Option<Arc<dyn ConnectionObserver>>>,
@@ -133,17 +140,21 @@ impl Server {
     /// To be called on the runtime that is to have the connections.
     pub(crate) fn new(options: PostgresOptions, shapes: Shapes) -> Result<Self> {
         let connect_options = options.connect_options()?;
+        let guard = options.guard();
         let pool = make_pool(&options, connect_options.clone());
         let notifier = Notifier::of(&options);
         Ok(Self {
             options,
             connect_options,
+            guard,
             pool,
             committing: tokio::sync::Mutex::default(),
             shapes: RwLock::new(Arc::new(shapes)),
             notifier,
             listening: Listening::default(),
             closed: watch::Sender::new(false),
+            lagging: AtomicU64::new(0),
+            forgets: AtomicBool::new(false),
             pending: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             observer: RwLock::new(None),
@@ -204,16 +215,40 @@ impl Server {
         self.require_open()?;
         let since = Instant::now();
         let waiting = Waiting::begin(&self.pending);
-        let acquired = self.pool.acquire().await;
+        let acquired = self.acquire().await;
         drop(waiting);
         self.tell(|observer| observer.waited(since.elapsed()));
-        let connection = acquired.map_err(|error| {
+        let connection = acquired?.map_err(|error| {
             if matches!(error, sqlx::Error::PoolTimedOut) {
                 self.timeouts.fetch_add(1, Ordering::Relaxed);
             }
             in_read(&error)
         })?;
         Ok(Lease { server: self, connection: Some(connection), since: Instant::now() })
+    }
+
+    /// A connection of the pool, which makes one only after a look who is there.
+    async fn acquire(&self) -> Result<Result<PoolConnection<Postgres>, sqlx::Error>> {
+        if let Some(guard) = &self.guard {
+            while let Some(mut idle) = self.pool.try_acquire() {
+                if idle.ping().await.is_ok() {
+                    return Ok(Ok(idle));
+                }
+                drop(idle.detach());
+            }
+            // There may be none because all are in use, and then none is made.
+            if self.pool.size() < self.options.pool.max {
+                guard.check(self.options.deadlines.connect).await?;
+            }
+        }
+        match self.pool.acquire().await {
+            // The pool tries for as long as it may, and does not say why in vain.
+            Err(sqlx::Error::PoolTimedOut) if self.pool.size() < self.options.pool.max => {
+                self.connect().await.map(drop)?;
+                Ok(Err(sqlx::Error::PoolTimedOut))
+            }
+            acquired => Ok(acquired),
+        }
     }
 
     /// Runs one statement that reads, in a transaction of its own, within the deadline.
@@ -231,14 +266,45 @@ impl Server {
     /// Where the store stands.
     pub(crate) async fn read_head(&self) -> Result<StoredHead> {
         let rows = self.read(&crate::head::select(self.namespace()), &[]).await?;
-        only_head(&rows)
+        let head = only_head(&rows)?;
+        self.heed(&head);
+        Ok(head)
+    }
+
+    /// Takes notice of what a head was read from.
+    pub(crate) fn heed(&self, head: &StoredHead) {
+        self.lagging.fetch_add(head.lags.into(), Ordering::SeqCst);
+        self.forgets.store(head.forgets, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lagging_answers(&self) -> u64 {
+        self.lagging.load(Ordering::SeqCst)
+    }
+
+    /// Refuses to write where that may be forgotten, by a setting that the server was given since it was
+    /// connected to.
+    pub(crate) fn require_durable(&self) -> Result<()> {
+        let may_forget = self.options.durability == Durability::Unsafe;
+        match self.forgets.load(Ordering::Relaxed) && !may_forget {
+            true => Err(forgetful("fsync or full_page_writes", "off")),
+            false => Ok(()),
+        }
+    }
+
+    /// A new connection to write by, if the server is as it was when the store was opened.
+    pub(crate) async fn connect_to_write(&self) -> Result<PgConnection> {
+        let mut connection = self.connect().await?;
+        let check = async { facts(&mut connection).await?.check(true, self.options.durability) };
+        within(self.options.deadlines.connect, ErrorKind::Unavailable, check).await?;
+        Ok(connection)
     }
 
     /// A new connection, of no pool.
     pub(crate) async fn connect(&self) -> Result<PgConnection> {
         self.require_open()?;
         let since = Instant::now();
-        let made = connect(&self.connect_options, self.options.deadlines.connect).await?;
+        let deadline = self.options.deadlines.connect;
+        let made = connect(&self.connect_options, self.guard.as_ref(), deadline).await?;
         self.tell(|observer| observer.created(since.elapsed()));
         Ok(made)
     }
@@ -292,21 +358,30 @@ pub(crate) async fn within<T>(
 
 fn make_pool(options: &PostgresOptions, connect: PgConnectOptions) -> PgPool {
     let PoolOptions { min, max, idle, lifetime } = options.pool;
-    // Of several processes that begin at once, not all end their connections at once.
-    let jitter = f64::from(rand_percent()) / 1000.0;
     PgPoolOptions::new()
-        .min_connections(min)
+        // The pool keeps them by itself, and asks nobody.
+        .min_connections(if options.guard().is_some() { 0 } else { min })
         .max_connections(max)
         .acquire_timeout(options.deadlines.connect)
         .idle_timeout(idle)
-        .max_lifetime(lifetime.mul_f64(1.0 - jitter))
+        .max_lifetime(jittered(lifetime, rand_percent()))
         .test_before_acquire(true)
+        // Those of one process do not either: each is renewed by chance, the likelier the older it is.
+        .before_acquire(move |_, found| {
+            let renewed_at = lifetime.mul_f64(0.9 - f64::from(rand_percent()) / 1000.0);
+            Box::pin(async move { Ok(found.age < renewed_at) })
+        })
         .after_connect(|connection, _| {
             Box::pin(async move {
                 set_up(connection).await.map_err(|error| sqlx::Error::Protocol(error.to_string()))
             })
         })
         .connect_lazy_with(connect)
+}
+
+/// Up to a tenth less: of several processes that begin at once, not all end their connections at once.
+fn jittered(lifetime: Duration, percent: u8) -> Duration {
+    lifetime.saturating_sub(lifetime / 1000 * u32::from(percent.min(100)))
 }
 
 /// 0 to 99, another one in each process.
@@ -355,5 +430,20 @@ impl Drop for Lease<'_> {
         if let Some(connection) = self.connection.take() {
             drop(connection.detach());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_processes_end_at_different_times() {
+        let lifetime = Duration::from_secs(1800);
+        assert_eq!(jittered(lifetime, 0), lifetime);
+        assert_eq!(jittered(lifetime, 50), Duration::from_secs(1710));
+        assert_eq!(jittered(lifetime, 99), Duration::from_millis(1_621_800));
+        let drawn: std::collections::BTreeSet<u8> = (0..1000).map(|_| rand_percent()).collect();
+        assert!(drawn.len() > 50 && drawn.iter().all(|percent| *percent < 100), "{drawn:?}");
     }
 }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::guard::Guard;
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Deadlines;
@@ -24,7 +25,8 @@ const MAX_SCHEMA: usize = 48;
 /// Statements that a connection keeps prepared. A commit's depends on which tables it touches.
 const STATEMENTS: usize = 256;
 
-/// A password. It is wiped when it is dropped, and never shown.
+/// A password, which is never shown. This copy is wiped when it is dropped; the client library keeps others,
+/// as plain text in memory, for as long as the store is open, since it connects again and again.
 #[derive(Clone)]
 pub struct Password(Zeroizing<String>);
 
@@ -78,7 +80,8 @@ pub struct PoolOptions {
     pub max: u32,
     /// For how long one may be unused.
     pub idle: Duration,
-    /// For how long one is used; each backend takes up to a tenth less, so that not all end at once.
+    /// For how long one is used at most. It is renewed by chance before that, from four fifths on, so that not
+    /// all end at once.
     pub lifetime: Duration,
 }
 
@@ -109,6 +112,7 @@ pub struct PostgresOptions {
     pub(crate) max_clock_ahead: Option<Duration>,
     pub(crate) store: StoreId,
     pub(crate) create: bool,
+    pub(crate) only_new: bool,
     pub(crate) read_only: bool,
     pub(crate) schema: Schema,
 }
@@ -140,6 +144,7 @@ impl PostgresOptions {
             max_clock_ahead: Some(Duration::from_secs(5)),
             store,
             create: false,
+            only_new: false,
             read_only: false,
             schema: Schema::current(),
         }
@@ -241,6 +246,14 @@ impl PostgresOptions {
         self
     }
 
+    /// Whether to open only a store that this call makes; not by default. Of two that make one at once, one
+    /// gets `AlreadyExists`.
+    #[must_use]
+    pub fn only_new(mut self, only_new: bool) -> Self {
+        self.only_new = only_new;
+        self
+    }
+
     /// Whether to leave the database as it is; not by default.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
@@ -320,7 +333,26 @@ impl PostgresOptions {
         self.options_for(host, port)
     }
 
+    /// What looks who asks for the password, where anybody could.
+    pub(crate) fn guard(&self) -> Option<Guard> {
+        self.guard_for(&self.host, self.port)
+    }
+
+    /// The same for the connection that listens.
+    pub(crate) fn listen_guard(&self) -> Option<Guard> {
+        let (host, port) =
+            self.listen.as_ref().map_or((&self.host, self.port), |(host, port)| (host, *port));
+        self.guard_for(host, port)
+    }
+
+    fn guard_for(&self, host: &str, port: u16) -> Option<Guard> {
+        let is_plain = self.tls.unwrap_or_else(|| default_tls(host)) == Tls::Off;
+        let is_exposed = is_plain && !is_socket(host) && self.password.is_some();
+        is_exposed.then(|| Guard::new(host, port, &self.user, &self.database))
+    }
+
     fn options_for(&self, host: &str, port: u16) -> Result<PgConnectOptions> {
+        check_variables(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))?;
         if let Some(path) = &self.root_certificate {
             File::open(path).map_err(|error| {
                 Error::new(ErrorKind::NotFound, "the file of authorities cannot be read")
@@ -401,6 +433,18 @@ fn check_host(setting: &'static str, host: &str) -> Result<()> {
     .with("setting", setting))
 }
 
+/// Refuses what the client library takes from the environment, and nothing can take from it again: options by
+/// which the server would be another one than the settings say.
+fn check_variables(is_set: impl Fn(&str) -> bool) -> Result<()> {
+    match is_set("PGOPTIONS") {
+        true => Err(Error::invalid(
+            "unset PGOPTIONS: the connections of a store set what they need themselves",
+        )
+        .with("variable", "PGOPTIONS")),
+        false => Ok(()),
+    }
+}
+
 fn check_port(setting: &'static str, port: u16) -> Result<()> {
     match port {
         0 => Err(Error::invalid("a port is a number of 1 to 65535").with("setting", setting)),
@@ -409,10 +453,12 @@ fn check_port(setting: &'static str, port: u16) -> Result<()> {
 }
 
 fn check_name(setting: &'static str, name: &str) -> Result<()> {
-    if !name.is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control) {
+    let fits = !name.is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control);
+    if fits && !name.contains("://") {
         return Ok(());
     }
-    Err(Error::invalid("this is a name of 1 to 63 bytes without control characters")
+    // Not shown: see above.
+    Err(Error::invalid("this is a name of 1 to 63 bytes without control characters, and no URL")
         .with("setting", setting))
 }
 
@@ -478,6 +524,40 @@ mod tests {
         let pool = PoolOptions { min: 9, max: 8, ..PoolOptions::default() };
         assert!(options("db").pool(pool).check().is_err());
         assert!(options("db").port(0).check().is_err());
+    }
+
+    #[test]
+    fn a_url_in_the_place_of_a_name_is_refused_and_not_repeated() {
+        let url = "postgres://control:planted@db.example/net";
+        let wrong = |database: &str, user: &str| {
+            PostgresOptions::new("db.example", database, user, StoreId::from_bytes([1; 16]))
+        };
+        for options in [wrong(url, "control"), wrong("net", url)] {
+            let error = options.check().unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::InvalidArgument);
+            assert!(!format!("{error} {error:?}").contains("planted"), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_of_the_environment_are_refused() {
+        check_variables(|name| name == "PGSSLCERT").unwrap();
+        let error = check_variables(|name| name == "PGOPTIONS").unwrap_err();
+        assert!(error.to_string().contains("PGOPTIONS"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_guarded_where_neither_tls_nor_a_directory_does_it() {
+        let secret = |host: &str| options(host).password(Some(Password::new("secret").unwrap()));
+        for host in ["127.0.0.1", "localhost", "::1"] {
+            assert!(secret(host).guard().is_some(), "{host}");
+            assert!(options(host).guard().is_none(), "{host}: no password");
+            assert!(secret(host).tls(Some(Tls::VerifyFull)).guard().is_none(), "{host}");
+        }
+        assert!(secret("/run/postgresql").guard().is_none());
+        assert!(secret("db.example").guard().is_none());
+        let listens = secret("db.example").listen("127.0.0.1", 5432);
+        assert!(listens.guard().is_none() && listens.listen_guard().is_some());
     }
 
     #[test]

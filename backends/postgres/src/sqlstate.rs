@@ -1,6 +1,7 @@
 //! What PostgreSQL's error codes mean: <https://www.postgresql.org/docs/15/errcodes-appendix.html>.
 
 use ghostwire_store_core::error::ErrorKind;
+use sqlx::postgres::PgSeverity;
 
 /// When the server gave the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,24 @@ pub(crate) enum Verdict {
     Unknown,
 }
 
+/// The meaning of an error. One that ends the session may come after the record of the commit was written,
+/// whatever its code says.
+pub(crate) fn judge(severity: Option<PgSeverity>, code: &str, during: During) -> Verdict {
+    let ends_session = matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic));
+    match during {
+        During::Commit if ends_session => Verdict::Unknown,
+        _ => verdict(code, during),
+    }
+}
+
+/// Whether a code says that a statement does not fit the tables: there is no such table, column, function,
+/// key or schema, or it has another type.
+pub(crate) fn is_of_layout(code: &str) -> bool {
+    ["42P01", "42703", "42804", "42883", "42P10", "3F000", "42809"].contains(&code)
+}
+
 /// The meaning of a code, five letters and digits.
-pub(crate) fn verdict(code: &str, during: During) -> Verdict {
+fn verdict(code: &str, during: During) -> Verdict {
     use ErrorKind::{
         Busy, Corrupt, Exhausted, InvalidArgument, NotFound, PermissionDenied, Unavailable,
         Unexpected,
@@ -69,9 +86,7 @@ pub(crate) fn verdict(code: &str, during: During) -> Verdict {
         (_, "23") => {
             Refused(Corrupt, "what is stored contradicts itself, or a constraint was added")
         }
-        ("42P01" | "42703" | "42804" | "42883" | "42P10" | "3F000" | "42809", _) => {
-            Refused(Corrupt, ALTERED)
-        }
+        (code, _) if is_of_layout(code) => Refused(Corrupt, ALTERED),
         ("42501", _) => Refused(
             PermissionDenied,
             "the role may not use the store's schema and tables; grant it what docs/postgres.md lists",
@@ -121,6 +136,28 @@ mod tests {
         for code in ["40003", "08000", "08003", "08006", "57P01", "57P02", "25P03"] {
             assert_eq!(verdict(code, During::Commit), Verdict::Unknown, "{code}");
             assert_eq!(kind(code, During::Read), ErrorKind::Unavailable, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_ends_the_session_leaves_a_commit_open_whatever_its_code() {
+        for code in ["53100", "58030", "53200", "XX000", "40001", "26000", "57P03", "23505"] {
+            for severity in [PgSeverity::Fatal, PgSeverity::Panic] {
+                let judged = judge(Some(severity), code, During::Commit);
+                assert_eq!(judged, Verdict::Unknown, "{code}");
+                for during in [During::Read, During::Connecting] {
+                    assert_eq!(
+                        judge(Some(severity), code, during),
+                        verdict(code, during),
+                        "{code}"
+                    );
+                }
+            }
+            for severity in [Some(PgSeverity::Error), None] {
+                let judged = judge(severity, code, During::Commit);
+                assert_eq!(judged, verdict(code, During::Commit), "{code}");
+                assert_ne!(judged, Verdict::Unknown, "{code}");
+            }
         }
     }
 

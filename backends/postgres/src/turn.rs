@@ -38,12 +38,13 @@ pub(crate) async fn take(server: &Server) -> Result<()> {
         committing.turn = Some(turn?);
         return Ok(());
     }
-    let turn = begin(server.connect().await?, server.namespace()).await;
+    let turn = begin(server.connect_to_write().await?, server.namespace()).await;
     committing.turn = Some(turn??);
     Ok(())
 }
 
-/// `Ok` with an error if it is the last word.
+/// Takes the turn on this connection. An inner error is the server's answer; an outer one may be the
+/// connection's, and another connection may do.
 async fn begin(mut connection: PgConnection, namespace: &str) -> Result<Result<Turn>> {
     match lock_head_within(&mut connection, namespace, BEGIN).await? {
         Some(known) => Ok(Ok(Turn { connection, known })),
@@ -78,7 +79,7 @@ pub(crate) async fn store(
     prepared: &Prepared,
 ) -> Result<Option<Stored>> {
     let is_of_schema = known.head.schema == server.shapes().stored;
-    let next = known.require_known().and_then(|()| known.head.after(&prepared.commit));
+    let next = known.require_known().and_then(|()| known.after(&prepared.commit));
     let next = match next {
         Ok(next) if is_of_schema => next,
         refused => {

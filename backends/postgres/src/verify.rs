@@ -42,11 +42,16 @@ impl Server {
         });
         let (sql, params) = match query {
             // No row can be there, and where the store stands is asked all the same.
-            None => (stand.replace("{}", ""), Vec::new()),
+            None => (format!("{} WHERE m.\"one\"", stand.replace("{}", "")), Vec::new()),
             Some((shape, (sql, params))) => {
                 let order = shape.order("r", scan.reverse);
                 let stand = stand.replace("{}", ", r.*");
-                (format!("{stand} LEFT JOIN ({sql}) AS r ON true ORDER BY {order}"), params)
+                (
+                    format!(
+                        "{stand} LEFT JOIN ({sql}) AS r ON true WHERE m.\"one\" ORDER BY {order}"
+                    ),
+                    params,
+                )
             }
         };
         let rows = self.read(&sql, &params).await?;

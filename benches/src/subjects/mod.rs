@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{ALLOCATOR, Target};
 pub(crate) use images::registration;
+pub(crate) use store::OfStore;
 
 /// All of them: this store on each of its backends, and the `libsql` crate.
 pub fn candidates() -> Vec<Candidate> {
@@ -30,7 +31,13 @@ pub fn candidates() -> Vec<Candidate> {
     stores.chain(pinned_elsewhere()).chain([direct(), batched()]).collect()
 }
 
-fn about(name: &str, backend: &str, materialize: &str, durability: &str, shares: bool) -> About {
+pub(crate) fn about(
+    name: &str,
+    backend: &str,
+    materialize: &str,
+    durability: &str,
+    shares: bool,
+) -> About {
     About {
         name: name.to_owned(),
         backend: backend.to_owned(),
@@ -72,7 +79,7 @@ fn of_store(target: Target, pins: Option<Arc<TempDir>>) -> Candidate {
     Candidate::new(about, move |directory| {
         let pins = pins.clone();
         async move {
-            let opened = store::OfStore::open(target, directory, pins).await?;
+            let opened = OfStore::open(target, directory, pins).await?;
             let subject: Arc<dyn Subject> = Arc::new(opened);
             Ok(subject)
         }

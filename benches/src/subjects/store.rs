@@ -15,6 +15,8 @@ use ghostwire_store::domain::{
 use ghostwire_store::{ErrorKind, Opener, Store, create_hash_key, hash_key_is_absent};
 use ghostwire_store_bench_workload::credential::HASH_KEY;
 use ghostwire_store_bench_workload::data::METRIC;
+#[cfg(feature = "postgres")]
+use ghostwire_store_bench_workload::machine::Postmaster;
 use ghostwire_store_bench_workload::subject::{
     Answer, PolicyAnswer, Progress, Read, Result, Write,
 };
@@ -83,15 +85,33 @@ where
     }
 }
 
-pub(super) struct OfStore {
-    target: Target,
+pub(crate) struct OfStore {
+    /// It has no checkpoints but its commits.
+    flushes_with_commits: bool,
+    has_blocks: bool,
     config: Config,
     _pins: Option<Arc<TempDir>>,
+    #[cfg(feature = "postgres")]
+    postmaster: Option<Postmaster>,
     store: Arc<dyn Store>,
     key: HashKey,
 }
 
 impl OfStore {
+    /// A store on a PostgreSQL server, whose key lies in this directory.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn on_server(
+        mut config: Config,
+        directory: PathBuf,
+        postmaster: Option<Postmaster>,
+    ) -> Result<Self> {
+        config.secret_key_file = Some(directory.join(format!("{FILE}.key")));
+        let store = open_with_known_key(&config, &directory).await?;
+        let (flushes_with_commits, has_blocks) = (true, true);
+        let key = HashKey::new(HASH_KEY);
+        Ok(Self { flushes_with_commits, has_blocks, config, _pins: None, postmaster, store, key })
+    }
+
     pub(super) async fn open(
         target: Target,
         directory: PathBuf,
@@ -99,7 +119,16 @@ impl OfStore {
     ) -> Result<Self> {
         let config = config(target, &directory, pins.as_deref().map(TempDir::path));
         let store = open_with_known_key(&config, &directory).await?;
-        Ok(Self { target, config, _pins: pins, store, key: HashKey::new(HASH_KEY) })
+        Ok(Self {
+            flushes_with_commits: target == Target::LibsqlCommit,
+            has_blocks: target != Target::Memory,
+            config,
+            _pins: pins,
+            #[cfg(feature = "postgres")]
+            postmaster: None,
+            store,
+            key: HashKey::new(HASH_KEY),
+        })
     }
 
     async fn find(&self, read: &Read<'_>) -> Result<Option<Arc<Node>>> {
@@ -268,11 +297,13 @@ impl Subject for OfStore {
     fn progress(&self) -> Option<Progress> {
         let info = self.store.info();
         // A store that flushes with every commit has no other checkpoints.
-        let checkpoints = match self.target {
-            Target::LibsqlCommit => info.groups,
-            _ => info.checkpoints,
-        };
+        let checkpoints = if self.flushes_with_commits { info.groups } else { info.checkpoints };
         Some(Progress { groups: info.groups, checkpoints, debt: info.dirty_rows })
+    }
+
+    #[cfg(feature = "postgres")]
+    fn server_cpu(&self) -> Option<std::time::Duration> {
+        self.postmaster.map(Postmaster::cpu)
     }
 
     async fn settle(&self) -> Result<()> {
@@ -285,7 +316,7 @@ impl Subject for OfStore {
     }
 
     async fn block_bytes(&self) -> Result<Option<f64>> {
-        if self.target == Target::Memory {
+        if !self.has_blocks {
             return Ok(None);
         }
         let backend = Opener::new(&self.config).read_only(true).open_backend().await?;

@@ -6,19 +6,29 @@ mod plan;
 mod reach;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ghostwire_store_bench_workload::machine;
-use ghostwire_store_bench_workload::results::{Case, Measured, OfSubject, Results, Run, Settings};
+use ghostwire_store_bench_workload::results::{
+    ALL_ON_POSTGRES, Case, Measured, ON_POSTGRES, OfSubject, Results, Run, Settings,
+};
 use ghostwire_store_bench_workload::subject::{About, Candidate, Result};
 use ghostwire_store_bench_workload::{
     Content, Operation, Session, nearest, needs_a_fresh_subject, run_once,
 };
 
 use crate::ALLOCATOR;
+#[cfg(feature = "postgres")]
+use crate::postgres as server;
 pub use opening::run_child;
 use others::Others;
 pub use plan::{Effort, Request};
 use plan::{Planned, Sizes, Who, keys_for, plan};
+use server::Server;
+
+/// How a server is named.
+const HOW_TO_NAME_ONE: &str =
+    "name one on this machine by --postgres or GHOSTWIRE_TEST_POSTGRES_URL";
 
 /// How far the suite is: what it does now, how many steps are done, and of how many.
 pub type Watcher<'w> = &'w mut dyn FnMut(&str, u64, u64);
@@ -39,9 +49,47 @@ impl Participant {
     }
 }
 
+/// A server on which some of the subjects are; none in a build that has no such subjects.
+#[cfg(not(feature = "postgres"))]
+mod server {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use ghostwire_store_bench_workload::results::OfProcesses;
+    use ghostwire_store_bench_workload::subject::{Candidate, Result};
+
+    pub(super) enum Server {}
+
+    impl Server {
+        pub(super) async fn start(_: &str) -> Result<Arc<Self>> {
+            Err("this build has no subjects on PostgreSQL; build it with the Cargo feature `postgres`".into())
+        }
+
+        pub(super) async fn end(&self) -> Result<()> {
+            match *self {}
+        }
+    }
+
+    pub(super) fn candidates(server: &Server) -> Vec<Candidate> {
+        match *server {}
+    }
+
+    pub(super) async fn measure(
+        server: &Server,
+        _: (usize, u64),
+        _: (usize, f64),
+        _: &Path,
+    ) -> Result<Vec<OfProcesses>> {
+        match *server {}
+    }
+}
+
 /// Who could take part.
-async fn participants(request: &Request) -> Result<Vec<Participant>> {
+async fn participants(request: &Request, server: Option<&Arc<Server>>) -> Result<Vec<Participant>> {
     let mut all: Vec<_> = crate::candidates().into_iter().map(Participant::Here).collect();
+    if let Some(server) = server {
+        all.extend(server::candidates(server).into_iter().map(Participant::Here));
+    }
     if let Some(program) = &request.others {
         let others = Others::new(program.clone());
         let listed = others.list().await?;
@@ -50,6 +98,11 @@ async fn participants(request: &Request) -> Result<Vec<Participant>> {
     for name in &request.subjects {
         let known: Vec<&str> = all.iter().map(|one| one.about().name.as_str()).collect();
         if !known.contains(&name.as_str()) {
+            if server.is_none() && ALL_ON_POSTGRES.contains(&name.as_str()) {
+                return Err(
+                    format!("the subject {name:?} takes a server: {HOW_TO_NAME_ONE}").into()
+                );
+            }
             let meant = nearest(name, known.iter().copied()).unwrap_or_default();
             return Err(format!(
                 "there is no subject {name:?}; did you mean {meant:?}? Known: {}",
@@ -62,8 +115,22 @@ async fn participants(request: &Request) -> Result<Vec<Participant>> {
     Ok(all)
 }
 
+/// Measures everything that is asked for.
 pub async fn run(request: &Request, watcher: Watcher<'_>) -> Result<Results> {
-    let participants = participants(request).await?;
+    let Some(url) = &request.postgres else { return run_all(request, None, watcher).await };
+    let server = Server::start(url).await?;
+    let results = run_all(request, Some(&server), watcher).await;
+    // What it has made goes, however that ended.
+    server.end().await?;
+    results
+}
+
+async fn run_all(
+    request: &Request,
+    server: Option<&Arc<Server>>,
+    watcher: Watcher<'_>,
+) -> Result<Results> {
+    let participants = participants(request, server).await?;
     let sizes = Sizes::of(request);
     let plan = plan(request);
     let scratch = machine::scratch(&request.directory)
@@ -71,7 +138,8 @@ pub async fn run(request: &Request, watcher: Watcher<'_>) -> Result<Results> {
     let machine = machine::examine(scratch.path(), ALLOCATOR, 500)?;
     let opens = request.operations.is_empty() || request.operations.contains(&Operation::Open);
     let openings = if opens { sizes.openings.len() as u64 } else { 0 };
-    let mut steps = Steps { watcher, done: 0, all: plan.len() as u64 + openings };
+    let in_processes = u64::from(server.is_some() && writes_in_processes(request));
+    let mut steps = Steps { watcher, done: 0, all: plan.len() as u64 + openings + in_processes };
     let mut tables = Vec::new();
     // Cases of one content follow each other, and use the same open subjects.
     for cases in plan.chunk_by(|a, b| a.case.content == b.case.content && a.who == b.who) {
@@ -86,6 +154,7 @@ pub async fn run(request: &Request, watcher: Watcher<'_>) -> Result<Results> {
             for participant in &participants {
                 if let Participant::Here(candidate) = participant
                     && Who::Distinct.includes(&candidate.about)
+                    && !candidate.about.is_on_a_server()
                 {
                     let opening = opening::measure(candidate, nodes, sizes.rounds, scratch.path());
                     opened.push(opening.await?);
@@ -93,13 +162,27 @@ pub async fn run(request: &Request, watcher: Watcher<'_>) -> Result<Results> {
             }
         }
     }
+    let processes = match server {
+        Some(server) if writes_in_processes(request) => {
+            steps.next("several processes on one database");
+            let spans = (sizes.rounds, sizes.process_seconds);
+            server::measure(server, sizes.in_processes, spans, scratch.path()).await?
+        }
+        _ => Vec::new(),
+    };
     let settings = Settings {
         effort: request.effort.name().to_owned(),
         rounds: sizes.rounds,
         seconds: sizes.seconds,
     };
-    let reach = reach::reach(&tables, &opened, sizes.growth);
-    Ok(Results { machine, settings, tables, openings: opened, reach })
+    let reach = reach::reach((&tables, &opened, &processes), sizes.growth);
+    Ok(Results { machine, settings, tables, openings: opened, processes, reach })
+}
+
+fn writes_in_processes(request: &Request) -> bool {
+    let of_store = request.subjects.is_empty() || request.subjects.iter().any(|s| s == ON_POSTGRES);
+    of_store
+        && (request.operations.is_empty() || request.operations.contains(&Operation::Heartbeat))
 }
 
 struct Steps<'w> {

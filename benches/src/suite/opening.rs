@@ -13,14 +13,23 @@ use ghostwire_store_bench_workload::{Spread, fill};
 /// variable, because every descendant would inherit that.
 const CHILD: &str = "__open-for-bench";
 
-/// Does the job of a child that opens a subject, if this process was started as one. A program
+/// Does the job of a child, which opens a subject or writes beside others, if this process was started as one. A program
 /// that runs the suite calls this first.
 pub fn run_child() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    arguments.next().filter(|first| first == CHILD)?;
-    let name = arguments.next()?;
-    let directory = PathBuf::from(arguments.next()?);
-    Some(match open(&name.to_string_lossy(), directory) {
+    let job = arguments.next()?;
+    let done = match job.to_str()? {
+        CHILD => {
+            let name = arguments.next()?;
+            open(&name.to_string_lossy(), PathBuf::from(arguments.next()?))
+        }
+        #[cfg(feature = "postgres")]
+        crate::postgres::CHILD => {
+            crate::postgres::run_child(arguments.next()?.to_str()?).map(|()| ExitCode::SUCCESS)
+        }
+        _ => return None,
+    };
+    Some(match done {
         Ok(ended) => ended,
         Err(error) => {
             complain(&error.to_string());

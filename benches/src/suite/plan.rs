@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ghostwire_store_bench_workload::data::POINTS_PER_MONTH;
-use ghostwire_store_bench_workload::results::Case;
+use ghostwire_store_bench_workload::results::{Case, SQLX_ONE};
 use ghostwire_store_bench_workload::subject::About;
 use ghostwire_store_bench_workload::{Content, Operation};
 
@@ -37,6 +37,8 @@ pub struct Request {
     pub directory: PathBuf,
     /// The program that measures what cannot be linked into this one.
     pub others: Option<PathBuf>,
+    /// A PostgreSQL server on this machine.
+    pub postgres: Option<String>,
 }
 
 /// The subject that stands for this store where only one is measured.
@@ -68,6 +70,7 @@ impl Who {
     /// Why somebody does not take part who could.
     pub(super) fn leaves_out(self, about: &About) -> Option<&'static str> {
         let is_a_twin = about.name == "libsql-checkpoint"
+            || about.name == SQLX_ONE
             || about.name.starts_with("zqlite-pinned")
             || about.name.ends_with("-batched");
         match self {
@@ -93,6 +96,9 @@ pub(super) struct Sizes {
     routes: u32,
     points: u64,
     import: u64,
+    /// How many callers each of several processes has, and how many nodes there are.
+    pub(super) in_processes: (usize, u64),
+    pub(super) process_seconds: f64,
     /// Checkpoints that a run of many registering callers spans.
     checkpoints: u64,
     /// How many nodes a store has that is opened in a process of its own.
@@ -115,6 +121,8 @@ impl Sizes {
                 routes: 2_000,
                 points: 2 * POINTS_PER_MONTH,
                 import: 2_000,
+                in_processes: (16, 500),
+                process_seconds: 0.5,
                 checkpoints: 0,
                 openings: vec![0, 1_000],
                 growth: [100, 1_000],
@@ -130,6 +138,8 @@ impl Sizes {
                 routes: 100_000,
                 points: 1_000_000,
                 import: 100_000,
+                in_processes: (256, 10_000),
+                process_seconds: 4.0,
                 checkpoints: 3,
                 openings: vec![0, 1_000, 100_000],
                 growth: [1_000, 100_000],
@@ -286,6 +296,7 @@ mod tests {
             seconds: None,
             directory: PathBuf::new(),
             others: None,
+            postgres: None,
         }
     }
 

@@ -2,13 +2,15 @@
 
 use ghostwire_store_bench_workload::Operation;
 use ghostwire_store_bench_workload::results::{
-    Case, DIRECT, Measured, OfSubject, Opening, Reach, Run, grouped,
+    Case, DIRECT, Measured, ON_POSTGRES, OfProcesses, OfSubject, Opening, Reach, Run, SQLX_ONE,
+    SQLX_POOL, grouped,
 };
 
 use super::plan::FIRST;
 
 /// A goal holds for this size or number of callers only; a smaller run does not say.
 const MANY_CALLERS: usize = 2_048;
+const SOME_CALLERS: usize = 256;
 const NODES: u64 = 10_000;
 const IMPORTED: u64 = 100_000;
 const PREFIXES: u32 = 100_000;
@@ -16,11 +18,16 @@ const POINTS: u64 = 10_000_000;
 const LARGE: u64 = 1_000_000;
 /// From so many on, reading a month is about data blocks.
 const SEVERAL_POINTS: u64 = 1_000_000;
+const ON_A_SERVER: &str = "it takes a PostgreSQL server (--postgres), a build with the feature `postgres`, and the \
+                           subjects in such a case";
 const SEALED: &str = "zqlite-sealed";
 const PINNED: &str = "zqlite-pinned-elsewhere";
 
-pub(super) fn reach(tables: &[Measured], openings: &[Opening], growth: [u64; 2]) -> Vec<Reach> {
-    let found = Found { tables, openings };
+pub(super) fn reach(
+    (tables, openings, processes): (&[Measured], &[Opening], &[OfProcesses]),
+    growth: [u64; 2],
+) -> Vec<Reach> {
+    let found = Found { tables, openings, processes };
     vec![
         found.registrations(),
         found.beside_a_plain_file(),
@@ -44,12 +51,19 @@ pub(super) fn reach(tables: &[Measured], openings: &[Opening], growth: [u64; 2])
         found.sealed_month(),
         found.sealed_opening(),
         found.sealed_file(),
+        found.beside_sqlx((Operation::Register, MANY_CALLERS), SQLX_POOL, 2.0),
+        found.beside_sqlx((Operation::Register, MANY_CALLERS), SQLX_ONE, 6.0),
+        found.beside_sqlx((Operation::Heartbeat, SOME_CALLERS), SQLX_POOL, 2.5),
+        found.beside_sqlx((Operation::Heartbeat, SOME_CALLERS), SQLX_ONE, 10.0),
+        found.point_reads_on_postgres(),
+        found.several_processes(),
     ]
 }
 
 struct Found<'f> {
     tables: &'f [Measured],
     openings: &'f [Opening],
+    processes: &'f [OfProcesses],
 }
 
 /// What is measured with other sizes than the goal's.
@@ -399,6 +413,97 @@ impl<'f> Found<'f> {
         let [plain, sealed] = [plain, sealed].map(|one| one.bytes_on_disk as f64 / 1e6);
         let measured = format!("{:.2}: {sealed:.0} MB beside {plain:.0} MB", sealed / plain);
         judged(target, measured, sealed / plain <= 1.25)
+    }
+
+    /// Two subjects in one table.
+    fn pair(
+        &self,
+        (first, second): (&str, &str),
+        (operation, callers): (Operation, usize),
+    ) -> Option<(&'f OfSubject, &'f OfSubject)> {
+        let mut tables = self.tables.iter();
+        tables.find_map(|table| {
+            let is_it = (table.case.operation, table.case.callers) == (operation, callers);
+            table.of(first).zip(table.of(second)).filter(|_| is_it)
+        })
+    }
+
+    fn beside_sqlx(
+        &self,
+        (operation, callers): (Operation, usize),
+        direct: &str,
+        least: f64,
+    ) -> Reach {
+        let target = format!(
+            "postgres, {operation} of {} callers: at least {least} times {direct} on the same server",
+            grouped(callers as u64)
+        );
+        let Some((of, direct)) = self.pair((ON_POSTGRES, direct), (operation, callers)) else {
+            return not_measured(&target, ON_A_SERVER);
+        };
+        let ratio = of.ratio_to(direct).unwrap_or_default();
+        let cpu = |of: &OfSubject| {
+            let median = |figure: fn(&Run) -> Option<f64>| {
+                of.some(figure).map_or_else(|| "-".to_owned(), |cpu| format!("{:.1}", cpu.median))
+            };
+            let (own, servers) =
+                (median(|run| run.cpu_us.map(|(_, all)| all)), median(|run| run.server_cpu_us));
+            format!("{own} + {servers}")
+        };
+        let measured = format!(
+            "{:.2} ({:.2} to {:.2}): {}/s beside {}/s; us of CPU each, here and in the server: {} beside {}",
+            ratio.median,
+            ratio.least,
+            ratio.most,
+            whole(of.spread(Run::rate).median),
+            whole(direct.spread(Run::rate).median),
+            cpu(of),
+            cpu(direct),
+        );
+        judged(&target, measured, ratio.median >= least)
+    }
+
+    fn point_reads_on_postgres(&self) -> Reach {
+        let target = "postgres, point reads by 2 threads: as zqlite's (at least 0.95)";
+        let Some((of, first)) = self.pair((ON_POSTGRES, FIRST), (Operation::NodeById, 2)) else {
+            return not_measured(target, ON_A_SERVER);
+        };
+        let ratio = of.ratio_to(first).unwrap_or_default();
+        let measured = format!(
+            "{:.2} ({:.2} to {:.2}): {}/s",
+            ratio.median,
+            ratio.least,
+            ratio.most,
+            whole(of.spread(Run::rate).median),
+        );
+        judged(target, measured, ratio.median >= 0.95)
+    }
+
+    fn several_processes(&self) -> Reach {
+        let target = "postgres, heartbeats of 4 processes together: at least 60 % of one process with \
+                      groups of the same size";
+        let of = |processes: usize| self.processes.iter().find(|of| of.processes == processes);
+        let Some((one, several)) = of(1).zip(of(4)) else {
+            return not_measured(target, ON_A_SERVER);
+        };
+        let share = several.rate.median / one.rate.median.max(f64::MIN_POSITIVE);
+        let cpu = |of: &OfProcesses| {
+            let servers =
+                of.server_cpu_us.map_or_else(|| "-".to_owned(), |cpu| format!("{:.1}", cpu.median));
+            format!("{:.1} + {servers}", of.cpu_us.median)
+        };
+        let measured = format!(
+            "{:.0} %: {}/s in groups of {} beside {}/s in groups of {}; us of CPU each, in all processes and in \
+             the server: {} beside {}",
+            share * 100.0,
+            whole(several.rate.median),
+            whole(several.group.median),
+            whole(one.rate.median),
+            whole(one.group.median),
+            cpu(several),
+            cpu(one),
+        );
+        judged(target, measured, share >= 0.6)
     }
 
     /// Of an operation that answers with all nodes, the cost of one of them counts.

@@ -40,7 +40,7 @@ fn registering(count: u64, debt: u64) -> Measured {
 }
 
 fn found(tables: &[Measured], words: &str) -> Reach {
-    let all = reach(tables, &[], [1_000, LARGE]);
+    let all = reach((tables, &[], &[]), [1_000, LARGE]);
     let matching = all.into_iter().find(|reach| reach.target.contains(words));
     matching.unwrap_or_else(|| not_measured(words, "there is no such goal"))
 }
@@ -96,7 +96,7 @@ fn memory_leaves_the_program_out() {
         bytes_on_disk: 1,
     };
     let reached = |openings: &[Opening], words: &str| {
-        let all = reach(&[], openings, [1_000, LARGE]);
+        let all = reach((&[], openings, &[]), [1_000, LARGE]);
         let found = all.into_iter().find(|reach| reach.target.contains(words));
         found.map(|reach| (reach.reached, reach.measured))
     };

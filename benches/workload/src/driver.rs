@@ -47,6 +47,7 @@ struct Reading {
     progress: Option<Progress>,
     writer_cpu: Duration,
     other_cpu: Duration,
+    server_cpu: Option<Duration>,
 }
 
 fn reading(subject: &dyn Subject, callers: &Callers) -> Reading {
@@ -57,6 +58,7 @@ fn reading(subject: &dyn Subject, callers: &Callers) -> Reading {
         progress: subject.progress(),
         writer_cpu,
         other_cpu,
+        server_cpu: subject.server_cpu(),
     }
 }
 
@@ -149,6 +151,7 @@ pub(crate) async fn writes(
     let each = |time: Duration| time.as_secs_f64() * 1e6 / count.max(1) as f64;
     let writer = last.writer_cpu.saturating_sub(first.writer_cpu);
     let others = last.other_cpu.saturating_sub(first.other_cpu);
+    let of_server = |(first, last): (Duration, Duration)| each(last.saturating_sub(first));
     Ok(Run {
         seconds: (last.at - first.at).as_secs_f64(),
         count,
@@ -156,6 +159,7 @@ pub(crate) async fn writes(
         p99_us: latencies.quantile(0.99),
         progress: first.progress.zip(last.progress),
         cpu_us: Some((each(writer), each(writer + others))),
+        server_cpu_us: first.server_cpu.zip(last.server_cpu).map(of_server),
         ran_out,
         ..Run::default()
     })

@@ -157,9 +157,64 @@ pub fn thread_cpu(name: &str) -> (Duration, Duration) {
     (named, others)
 }
 
+/// The first process of a PostgreSQL server on this machine; all others of the server are its children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Postmaster(u32);
+
+impl Postmaster {
+    /// Whose child the process of a session is; `None` if this machine does not show that process, as of a
+    /// server in a container.
+    pub fn of_session(process: u32) -> Option<Self> {
+        let parent = parent(process)?;
+        let is_one = |process| {
+            let name = std::fs::read_to_string(format!("/proc/{process}/comm"));
+            name.is_ok_and(|name| name.trim() == "postgres")
+        };
+        (is_one(process) && is_one(parent)).then_some(Self(parent))
+    }
+
+    /// For another process of this program.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// What [`Postmaster::number`] gave.
+    pub fn of_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The processor time so far of all processes of the server that still run.
+    pub fn cpu(self) -> Duration {
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let of_server = |process: &u32| *process == self.0 || parent(*process) == Some(self.0);
+        let spent = |process: u32| {
+            let told = std::fs::read_to_string(format!("/proc/{process}/schedstat")).ok()?;
+            told.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+        };
+        numbers.filter(of_server).filter_map(spent).sum()
+    }
+}
+
+fn parent(process: u32) -> Option<u32> {
+    let told = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let (_, after) = told.rsplit_once(')')?;
+    after.split_whitespace().nth(1)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_has_a_parent_and_is_no_server() {
+        let here = std::process::id();
+        assert!(parent(here).is_some());
+        assert_eq!(Postmaster::of_session(here), None);
+        let spent = Postmaster::of_number(here).cpu();
+        assert!(spent > Duration::ZERO);
+    }
 
     #[test]
     fn the_innermost_mount_counts() {

@@ -15,6 +15,9 @@ pub struct Results {
     pub tables: Vec<Measured>,
     /// What each subject takes to open and to be kept open.
     pub openings: Vec<Opening>,
+    /// What several processes on one database come to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<OfProcesses>,
     pub reach: Vec<Reach>,
 }
 
@@ -109,6 +112,9 @@ pub struct Run {
     /// Processor time, microseconds an operation: of the store's writer, and of all threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_us: Option<(f64, f64)>,
+    /// The same of the database server's processes, where there is one on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_cpu_us: Option<f64>,
     /// Bytes of all files after it.
     #[serde(default)]
     pub bytes_on_disk: u64,
@@ -179,6 +185,20 @@ impl OfSubject {
 /// The subject that the others are compared with.
 pub const DIRECT: &str = "libsql-crate";
 
+/// Those on a PostgreSQL server: this store, and the `sqlx` crate with 16 connections and with one.
+pub const ON_POSTGRES: &str = "postgres";
+pub const SQLX_POOL: &str = "sqlx-postgres-16";
+pub const SQLX_ONE: &str = "sqlx-postgres-1";
+
+pub const ALL_ON_POSTGRES: [&str; 3] = [ON_POSTGRES, SQLX_POOL, SQLX_ONE];
+
+impl About {
+    /// Whether it keeps nothing in files of its own.
+    pub fn is_on_a_server(&self) -> bool {
+        ALL_ON_POSTGRES.contains(&self.name.as_str())
+    }
+}
+
 impl Measured {
     pub fn of(&self, name: &str) -> Option<&OfSubject> {
         self.subjects.iter().find(|of| of.about.name == name && !of.runs.is_empty())
@@ -196,6 +216,23 @@ pub struct Opening {
     pub resident_before_bytes: Spread,
     pub resident_bytes: Spread,
     pub bytes_on_disk: u64,
+}
+
+/// Several processes that write to one store at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OfProcesses {
+    pub processes: usize,
+    /// Of each process.
+    pub callers: usize,
+    /// Writes a second of all of them together.
+    pub rate: Spread,
+    /// Writes of a commit.
+    pub group: Spread,
+    /// The share of the process that wrote least, of an equal one.
+    pub least_share: Spread,
+    /// Processor time of all processes, microseconds a write.
+    pub cpu_us: Spread,
+    pub server_cpu_us: Option<Spread>,
 }
 
 /// A goal, and what was found.

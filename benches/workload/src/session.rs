@@ -53,6 +53,12 @@ impl Session {
         Ok(Self { subject, targets: Arc::new(Targets::new(content)), directory, content })
     }
 
+    /// A subject that somebody else has filled with this content.
+    pub fn on(subject: Arc<dyn Subject>, content: Content, within: &Path) -> Result<Self> {
+        let directory = machine::scratch(within)?;
+        Ok(Self { subject, targets: Arc::new(Targets::new(content)), directory, content })
+    }
+
     pub async fn run(&self, case: &Case) -> Result<Run> {
         let (subject, targets) = (&self.subject, &self.targets);
         let run = match case.operation.kind() {

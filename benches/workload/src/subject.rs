@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -161,6 +162,11 @@ pub trait Subject: Send + Sync {
 
     /// How far it is, if it puts work off.
     fn progress(&self) -> Option<Progress> {
+        None
+    }
+
+    /// The processor time that the database server has taken so far, if it is on this machine.
+    fn server_cpu(&self) -> Option<Duration> {
         None
     }
 

@@ -351,6 +351,15 @@ impl Backend for BrokenBackend {
         Ok(self.altered_head(self.inner.head().await?))
     }
 
+    async fn revision(&self) -> Result<Option<u64>> {
+        self.check_open()?;
+        self.inner.revision().await
+    }
+
+    fn lagging_answers(&self) -> u64 {
+        self.inner.lagging_answers()
+    }
+
     async fn migrate(&self, target: Schema) -> Result<()> {
         self.check_open()?;
         let stored = self.inner.head().await?.schema;

@@ -3,17 +3,22 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ghostwire_postgres_server::{Database, Options, Server};
 use ghostwire_store_conformance::{Factory, Opening, Place};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_postgres::{Password, PoolOptions, PostgresBackend, PostgresOptions};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, raw_sql};
 use tokio::sync::OnceCell;
+
+/// So long may a connection be waited for, and a page of rows.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The database in which the suite makes its schemas.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -190,6 +195,8 @@ impl Place for Schema {
             .password(Some(Password::new(password)?))
             .schema_name(&self.schema)
             .pool(PoolOptions { min: 0, max: 4, ..PoolOptions::default() })
+            // What is proved is that it works, also where a case has thousands of callers on a busy machine.
+            .deadlines(Deadlines { connect: PATIENCE, read: PATIENCE, ..Deadlines::default() })
             // The suite's clock is its own.
             .max_clock_ahead(None)
             .create(!opening.read_only)

@@ -13,6 +13,9 @@ use crate::secrets::KeyCheck;
 pub struct Commit {
     /// The head's position that this builds on.
     pub expected: Position,
+    /// What [`Backend::revision`](super::Backend::revision) said before what this changes was read, if that
+    /// is changed without moving the position, as consumers are. `None` if the position says enough.
+    pub revision: Option<u64>,
     /// The head's epoch, in which whoever sends this may write.
     pub epoch: Epoch,
     /// The id of a commit that has no block and changes content all the same: rows of series, or the

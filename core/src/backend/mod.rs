@@ -51,6 +51,23 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// `Unavailable`, `Corrupt`.
     async fn head(&self) -> Result<Head>;
 
+    /// Counts what `head`, `reopen` and loading were told by something that may lag behind, as a standby
+    /// does. If it is another number after a call than before, what that call told may be old: it is part
+    /// of the history all the same. By default nothing lags.
+    fn lagging_answers(&self) -> u64 {
+        0
+    }
+
+    /// Counts what was stored, also what leaves the position as it is: a commit that names it as
+    /// [`Commit::revision`] is in conflict if anything was stored since. By default there is none, and
+    /// nobody else who could store something.
+    ///
+    /// # Errors
+    /// Those of `head`.
+    async fn revision(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Brings what is stored from its schema version to `target`, in one atomic step, after
     /// copying the files (where there are any) beside themselves. Does nothing if there is
     /// nothing to do.

@@ -70,6 +70,9 @@ impl Follower {
             }
             return;
         };
+        if self.core.upgrade().is_none_or(|core| core.shared.closing.has_begun()) {
+            return;
+        }
         let [first, longest] = BACKOFF;
         if self.backoff.is_none() {
             tracing::warn!(%error, "nothing is heard of other processes' commits; looking for them instead");

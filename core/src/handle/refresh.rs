@@ -61,9 +61,22 @@ impl Core {
         self.refreshes.join(async || self.ask().await).await
     }
 
+    /// Looks where the backend stands. What may lag behind feeds the state, and does not make it fresh.
+    async fn ask(&self) -> Result<()> {
+        let lagging = self.backend.lagging_answers();
+        self.look(lagging).await?;
+        if self.backend.lagging_answers() == lagging {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the database server that answers is a standby, and what it has may be old; connect to the primary",
+        ))
+    }
+
     /// Reads where the backend stands. The writer has to do something only if that is not where the state
     /// stands: then it catches up, or publishes the commit that it has in flight.
-    async fn ask(&self) -> Result<()> {
+    async fn look(&self, lagging: u64) -> Result<()> {
         let before = self.shared.published.load_full();
         if self.shared.vital.poisoned().is_some() {
             return self.have_writer(Request::Refresh).await;
@@ -79,7 +92,9 @@ impl Core {
             let follow = |answer| Request::Follow(head.position, answer);
             return self.have_writer(follow).await;
         }
-        self.note_fresh(&published, asked_at);
+        if self.backend.lagging_answers() == lagging {
+            self.note_fresh(&published, asked_at);
+        }
         Ok(())
     }
 

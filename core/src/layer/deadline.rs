@@ -99,6 +99,10 @@ impl Layer for Deadline {
         self.within("backend.head", self.read(), self.inner.head()).await
     }
 
+    async fn revision(&self) -> Result<Option<u64>> {
+        self.within("backend.revision", self.read(), self.inner.revision()).await
+    }
+
     async fn scan(&self, scan: Scan) -> Result<ScanPage> {
         self.within("backend.scan", self.read(), self.inner.scan(scan)).await
     }

@@ -73,6 +73,14 @@ pub trait Layer: Send + Sync + std::fmt::Debug + 'static {
         self.inner().head().await
     }
 
+    fn lagging_answers(&self) -> u64 {
+        self.inner().lagging_answers()
+    }
+
+    async fn revision(&self) -> Result<Option<u64>> {
+        self.inner().revision().await
+    }
+
     async fn migrate(&self, target: Schema) -> Result<()> {
         self.inner().migrate(target).await
     }
@@ -150,6 +158,14 @@ impl<L: Layer> Backend for L {
 
     async fn head(&self) -> Result<Head> {
         Layer::head(self).await
+    }
+
+    fn lagging_answers(&self) -> u64 {
+        Layer::lagging_answers(self)
+    }
+
+    async fn revision(&self) -> Result<Option<u64>> {
+        Layer::revision(self).await
     }
 
     async fn migrate(&self, target: Schema) -> Result<()> {

@@ -119,6 +119,14 @@ impl Backend for Observe {
         self.observe("head", self.inner.head()).await
     }
 
+    fn lagging_answers(&self) -> u64 {
+        self.inner.lagging_answers()
+    }
+
+    async fn revision(&self) -> Result<Option<u64>> {
+        self.inner.revision().await
+    }
+
     async fn migrate(&self, target: Schema) -> Result<()> {
         self.observe("migrate", self.inner.migrate(target)).await
     }

@@ -107,11 +107,12 @@ pub(crate) async fn commit_entry(
 ) -> Result<Head> {
     const ATTEMPTS: usize = 32;
     for _ in 0..ATTEMPTS {
+        let revision = backend.revision().await?;
         let head = backend.head().await?;
         head.require_epoch(epoch.unwrap_or(head.epoch))?;
         let consumers = Consumers::read(backend, &head).await?;
         let entry = Some(CommitId::time_ordered(head.time, draw(entropy)?));
-        let mut commit = Commit { entry, ..Commit::on(&head) };
+        let mut commit = Commit { entry, revision, ..Commit::on(&head) };
         consumers.enter(&mut commit, series, head.serial);
         commit.rows.extend(series.iter().cloned());
         change(&head, &consumers, &mut commit)?;

@@ -52,6 +52,7 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
         }
         None => backend,
     };
+    let lagging = backend.lagging_answers();
     let opened = async {
         check_options(&options)?;
         let head = backend.head().await?;
@@ -67,6 +68,9 @@ pub async fn open(backend: Arc<dyn Backend>, options: StoreOptions) -> Result<Ar
             let found = (loaded.found.head, is_needed);
             check_key(backend.as_ref(), found, keys, options.read_only).await?;
         }
+        // What may be old is of no moment.
+        let lags = backend.lagging_answers() != lagging;
+        let fresh_at = if lags { Duration::ZERO } else { fresh_at };
         start(backend.clone(), options, loaded, (guard, opened_at, fresh_at)).await
     };
     let span = tracing::info_span!("store.open");

@@ -133,6 +133,11 @@ impl Batch {
         self.series.push((series, answer));
     }
 
+    /// Who numbers its series.
+    pub(super) fn writers(&self) -> impl Iterator<Item = WriterId> {
+        self.series.iter().filter_map(|(series, _)| series.position.map(|(writer, _)| writer))
+    }
+
     /// Ends the batch. `sequences` are those of the commits before it.
     pub(super) fn seal(
         self,

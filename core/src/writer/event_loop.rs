@@ -67,6 +67,10 @@ impl Writer {
         for _ in 0..DRAIN_LIMIT {
             let next = self.waiting.pop_front().or_else(|| queue.try_recv().ok());
             let Some(request) = next else { break };
+            if request.is_write() && self.awaits_turn() {
+                self.waiting.push_front(request);
+                return false;
+            }
             if let Some(request) = self.serve(request, queue).await {
                 self.waiting.push_front(request);
                 return true;

@@ -4,6 +4,7 @@
 //! lead to, and can be taken back: nobody sees that state, nor is told of those commands, before both
 //! are durable.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,9 +24,11 @@ use crate::block::{ClosedBlock, RowChange, Serial};
 use crate::checkpoint::{Advance, FlushSlice, UnflushedAudit};
 use crate::domain::{AuditEntry, WriterId};
 use crate::error::{Error, ErrorKind, Result};
+use crate::loader;
 use crate::log::consumers::{Consumers, Entered};
 use crate::observe::spans;
 use crate::options::Materialize;
+use crate::schema::Table;
 use crate::state::State;
 use crate::view::Published;
 
@@ -209,12 +212,13 @@ impl Writer {
         let overlaps = more_waits || durable.is_some() || self.target_len > 0;
         self.target_len = 0;
         self.keep_up_between_commits().await;
+        let learnt = self.learn_sequences().await;
         let Some(batch) = self.batch.take() else { return };
         self.last_sizes = batch.sizes();
         let sealed_at = self.moment();
         let seal = || batch.seal(self.entropy.as_ref(), &self.sequences);
         let (callers, sealed) = self.shared.vital.at_work(seal);
-        let sealed = match sealed {
+        let sealed = match learnt.and(sealed) {
             Ok(sealed) => self.look_for_consumers(&sealed).await.map(|()| sealed),
             refused => refused,
         };
@@ -352,6 +356,23 @@ impl Writer {
         true
     }
 
+    /// Reads how far the writers of the open batch have come that nothing is known of, since others may have
+    /// stored series of theirs.
+    async fn learn_sequences(&mut self) -> Result<()> {
+        if self.sequences_are_all {
+            return Ok(());
+        }
+        let writers = self.batch.iter().flat_map(Batch::writers);
+        let unknown: BTreeSet<_> =
+            writers.filter(|writer| !self.sequences.contains_key(writer)).collect();
+        for writer in unknown {
+            if let Some(sequence) = loader::read_sequence(self.backend.as_ref(), writer).await? {
+                self.sequences.insert(writer, sequence);
+            }
+        }
+        Ok(())
+    }
+
     /// A consumer may have taken more than this process knows, where others serve it: it is not to be
     /// given up because of that.
     async fn look_for_consumers(&mut self, sealed: &SealedBatch) -> Result<()> {
@@ -367,10 +388,19 @@ impl Writer {
         Ok(())
     }
 
+    /// Reads who follows. What is then written of them is in conflict if somebody else stored something
+    /// since: that another process moved one is not seen in the position.
     pub(super) async fn read_consumers(&mut self) -> Result<()> {
+        self.consumers_revision = self.backend.revision().await?;
         let head = self.backend.head().await?;
         self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         Ok(())
+    }
+
+    /// What a commit has to find, if it writes of consumers.
+    pub(super) fn revision_for(&self, commit: &Commit) -> Option<u64> {
+        let of_consumers = commit.rows.iter().any(|row| row.table == Table::Consumers);
+        self.consumers_revision.filter(|_| of_consumers)
     }
 
     /// Up to where a commit may purge blocks, which perhaps advances the checkpoint.
@@ -419,6 +449,7 @@ impl Writer {
         commit.block = encoded;
         commit.rows = rows;
         let entered = self.consumers.enter(&mut commit, &series, before);
+        commit.revision = self.revision_for(&commit);
         let points = series.len();
         commit.rows.extend(series);
         let batch_span = spans::batch(callers.spans(), callers.len());

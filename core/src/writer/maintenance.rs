@@ -102,6 +102,7 @@ impl Writer {
         self.make_room_for(feed::encode(prune, rows).len() as u64).await?;
         let mut commit = Commit { prune: prune.to_vec(), entry, ..self.next_commit() };
         let entered = self.consumers.enter(&mut commit, rows, before);
+        commit.revision = self.revision_for(&commit);
         commit.rows.extend(rows.iter().cloned());
         let stored = self.stored(&commit).await?;
         if stored {
@@ -162,11 +163,10 @@ impl Writer {
         change: &ConsumerChange,
     ) -> Result<Option<Option<Consumer>>> {
         self.require_writable().await?;
-        // That another process advanced one is not seen in the position.
         if self.is_shared {
             self.read_consumers().await?;
         }
-        let planned = match change {
+        let mut planned = match change {
             ConsumerChange::Register(name, max_bytes) => self.registration(name, *max_bytes)?,
             ConsumerChange::Advance(name, to) => {
                 let (serial, total) = self.serial_and_total(name, *to).await?;
@@ -179,6 +179,7 @@ impl Writer {
             }
             ConsumerChange::Remove(name) => self.removal(name)?,
         };
+        planned.commit.revision = self.revision_for(&planned.commit);
         if !self.stored(&planned.commit).await? {
             return Ok(None);
         }

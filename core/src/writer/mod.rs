@@ -170,8 +170,12 @@ pub(crate) struct Writer {
     is_pinned: bool,
     /// The last sequence number of each source of series.
     sequences: HashMap<WriterId, u64>,
+    /// Whether a writer that is not among them has none.
+    sequences_are_all: bool,
     checkpointer: Checkpointer,
     consumers: Consumers,
+    /// What the backend counted before they were last read, where others move them, too.
+    consumers_revision: Option<u64>,
     /// The store that was opened, and the epoch in which this may write to it.
     identity: Identity,
     epoch: Epoch,
@@ -244,8 +248,10 @@ impl Writer {
             is_shared,
             is_pinned,
             sequences: found.sequences,
+            sequences_are_all: true,
             checkpointer: found.checkpointer,
             consumers: found.consumers,
+            consumers_revision: None,
             identity: Identity::of(&found.head),
             epoch: found.head.epoch,
             fenced: None,

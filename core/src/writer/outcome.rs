@@ -1,6 +1,7 @@
 //! How a commit ended, and catching up with what other processes committed.
 
-use std::time::Instant;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use super::in_flight::uninterrupted;
 use super::observing::store;
@@ -240,7 +241,13 @@ impl Writer {
     pub(super) async fn catch_up_after_conflict(&mut self) -> Result<()> {
         let known = self.state().position();
         self.catch_up().await?;
-        if self.state().position() == known { self.reopen().await } else { Ok(()) }
+        if self.state().position() != known {
+            return Ok(());
+        }
+        if self.consumers_revision.is_some() {
+            self.read_consumers().await?;
+        }
+        self.reopen().await
     }
 
     /// Answers those who wait for a position that others have come to. A commit in flight finds out by
@@ -268,27 +275,41 @@ impl Writer {
     /// Applies and publishes the commits that other processes made. If their blocks are gone, the store
     /// is loaded anew; meanwhile readers have the state as it was.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
-        let before = self.state().position();
-        let caught_up = self.follow_or_load_anew().await;
-        if self.state().position() != before {
-            self.turns.others_wrote(Instant::now());
-        }
-        caught_up
-    }
-
-    async fn follow_or_load_anew(&mut self) -> Result<()> {
-        match self.follow_blocks().await {
+        match self.follow().await {
             Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
                 tracing::warn!(%error, "the blocks to catch up by are gone; loading the store anew");
-                self.load_anew().await
+                let (before, asked) = (self.state().position(), Instant::now());
+                let loaded = self.load_anew().await;
+                self.note_look(before, asked, &loaded);
+                loaded
             }
             followed => followed,
         }
     }
 
+    /// The same, if their blocks are there.
+    ///
+    /// # Errors
+    /// `Compacted` if they are not.
+    pub(super) async fn follow(&mut self) -> Result<()> {
+        let (before, asked) = (self.state().position(), Instant::now());
+        let followed = self.follow_blocks().await;
+        self.note_look(before, asked, &followed);
+        followed
+    }
+
+    /// Somebody looked whether others have written since a position.
+    fn note_look(&mut self, before: Position, asked: Instant, looked: &Result<()>) {
+        let have_written = self.state().position() != before;
+        if have_written || looked.is_ok() {
+            self.turns.looked([asked, Instant::now()], have_written);
+        }
+    }
+
     async fn follow_blocks(&mut self) -> Result<()> {
-        let asked_at = self.elapsed();
+        let (asked_at, lagging) = (self.elapsed(), self.backend.lagging_answers());
         let head = self.backend.head().await?;
+        let fresh_at = self.fresh_at(asked_at, lagging);
         self.check_head(&head)?;
         self.watch_epoch(&head);
         let published = self.shared.published.load_full();
@@ -323,26 +344,34 @@ impl Writer {
             }
         }
         if head.position != published.state.position() {
-            self.sequences = loader::read_sequences(self.backend.as_ref()).await?;
+            // Others may have written any; those that are needed are read then.
+            (self.sequences, self.sequences_are_all) = (HashMap::new(), false);
             self.consumers = Consumers::read(self.backend.as_ref(), &head).await?;
         }
-        self.publish_state(state, audit, asked_at);
+        self.publish_state(state, audit, fresh_at);
         Ok(())
     }
 
+    /// When what was asked for at a moment was the newest state: no moment at all if it may have been old.
+    fn fresh_at(&self, asked_at: Duration, lagging: u64) -> Duration {
+        if self.backend.lagging_answers() == lagging { asked_at } else { Duration::ZERO }
+    }
+
     async fn load_anew(&mut self) -> Result<()> {
-        let asked_at = self.elapsed();
+        let (asked_at, lagging) = (self.elapsed(), self.backend.lagging_answers());
         let retain = self.options.retain_block_bytes;
         let writes_in = self.refusal().is_none().then_some(self.epoch);
         let entropy = self.entropy.as_ref();
         let loaded =
             loader::load(&self.backend, entropy, retain, writes_in, &LoadProgress::default())
                 .await?;
+        let fresh_at = self.fresh_at(asked_at, lagging);
         self.check_head(&loaded.found.head)?;
         let Found { checkpointer, sequences, consumers, .. } = loaded.found;
         (self.checkpointer, self.sequences, self.consumers) = (checkpointer, sequences, consumers);
+        self.sequences_are_all = true;
         self.shared.digests.mark_all(loaded.state.serial());
-        self.publish_state(loaded.state, loaded.audit, asked_at);
+        self.publish_state(loaded.state, loaded.audit, fresh_at);
         Ok(())
     }
 }

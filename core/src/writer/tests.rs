@@ -1,6 +1,7 @@
 //! The writer, driven by hand: one step at a time, on a backend that stores when it is told to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,12 +49,22 @@ struct Permitting {
     begun: Semaphore,
     /// Closed if it cannot be moved.
     pin: Option<Semaphore>,
+    /// Whether one has a turn.
+    turn: AtomicBool,
+    /// Commits that began in a turn.
+    begun_in_turn: AtomicUsize,
 }
 
 impl Permitting {
     fn new(pin: Option<Semaphore>) -> Self {
-        Self { commits: Semaphore::new(0), begun: Semaphore::new(0), pin }
+        let (commits, begun) = (Semaphore::new(0), Semaphore::new(0));
+        let (turn, begun_in_turn) = Default::default();
+        Self { commits, begun, pin, turn, begun_in_turn }
     }
+}
+
+fn genesis() -> Head {
+    Head::genesis(StoreId::from_bytes([1; 16]), Schema::current())
 }
 
 fn unsupported() -> Error {
@@ -82,8 +93,21 @@ impl Backend for Permitting {
         }
     }
 
+    async fn take_turn(&self) -> Result<bool> {
+        assert!(!self.turn.swap(true, Ordering::SeqCst), "it is taken");
+        Ok(true)
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        self.turn.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
     async fn commit(&self, _: &Commit) -> Result<()> {
         self.begun.add_permits(1);
+        if self.turn.swap(false, Ordering::SeqCst) {
+            self.begun_in_turn.fetch_add(1, Ordering::SeqCst);
+        }
         self.commits.acquire().await.map_err(|_| unsupported())?.forget();
         Ok(())
     }
@@ -95,7 +119,7 @@ impl Backend for Permitting {
     }
 
     async fn head(&self) -> Result<Head> {
-        Err(unsupported())
+        Ok(genesis())
     }
 
     async fn migrate(&self, _: Schema) -> Result<()> {
@@ -312,4 +336,38 @@ async fn what_cannot_be_confirmed_is_not_told_nor_is_what_builds_on_it() {
     };
     let error = answer.unwrap().unwrap().unwrap_err();
     assert!(error.to_string().contains("was not stored"), "{error}");
+}
+
+#[tokio::test]
+async fn where_turns_are_taken_no_write_is_served_outside_of_one() {
+    let mut bench = Bench::new().await;
+    for _ in 0..2 {
+        bench.writer.turns.lost(Instant::now());
+    }
+    // One that arrives when the queue was just found to be empty.
+    let mut answers = bench.send(1);
+    assert!(!bench.writer.drain(&mut bench.queue).await);
+    assert_eq!(bench.open_and_in_flight(), (None, None));
+    bench.backend.commits.add_permits(1);
+    bench.step().await;
+    assert!(all_are_answered(&mut answers));
+    assert_eq!(bench.backend.begun_in_turn.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_write_behind_something_else_waits_for_its_turn_too() {
+    let mut bench = Bench::new().await;
+    for _ in 0..2 {
+        bench.writer.turns.lost(Instant::now());
+    }
+    let (answer, mut followed) = Answer::new(None, Origin::new(tracing::Span::none(), None));
+    bench.sender.try_send(Request::Follow(genesis().position, answer)).ok().unwrap();
+    let mut answers = bench.send(1);
+    bench.backend.commits.add_permits(1);
+    for _ in 0..2 {
+        bench.step().await;
+    }
+    followed.try_recv().unwrap().unwrap();
+    assert!(all_are_answered(&mut answers));
+    assert_eq!(bench.backend.begun_in_turn.load(Ordering::SeqCst), 1);
 }

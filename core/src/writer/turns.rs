@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::{Request, Writer};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// After so many lost attempts in a row turns are taken.
 const LOST: usize = 2;
-/// Until nobody else has written for so long.
+/// Until nobody else has written for so long, as far as the backend says: a process that was not let run for
+/// as long knows nothing of the others.
 const CALM: Duration = Duration::from_secs(1);
 /// How long a turn may decide.
 const DECIDING: Duration = Duration::from_millis(20);
@@ -22,7 +23,7 @@ const DECIDING: Duration = Duration::from_millis(20);
 pub(super) struct Turns {
     /// Attempts that another process was faster than, in a row.
     lost: usize,
-    /// When others were last found to have written, since turns are taken.
+    /// When others were last found to have written; none if no turns are taken.
     others_wrote_at: Option<Instant>,
     /// One is had.
     is_taken: bool,
@@ -44,23 +45,33 @@ impl Turns {
         self.lost = 0;
     }
 
-    /// Another process has written.
-    pub(super) fn others_wrote(&mut self, now: Instant) {
-        if self.are_due(now) {
-            self.others_wrote_at = Some(now);
+    /// Somebody looked whether others have written. The question was sent at the first of these times, and
+    /// answered by the second.
+    pub(super) fn looked(&mut self, [asked, answered]: [Instant; 2], have_written: bool) {
+        let Some(last) = self.others_wrote_at else { return };
+        if have_written {
+            self.others_wrote_at = Some(answered);
+        } else if asked.saturating_duration_since(last) > CALM {
+            (self.others_wrote_at, self.lost) = (None, 0);
         }
     }
 
-    fn are_due(&self, now: Instant) -> bool {
-        let is_recent = |at| now.saturating_duration_since(at) <= CALM;
-        !self.are_missing && self.others_wrote_at.is_some_and(is_recent)
+    fn are_due(&self) -> bool {
+        !self.are_missing && self.others_wrote_at.is_some()
     }
 }
 
 impl Writer {
+    /// Whether a write has to wait for a turn.
+    pub(super) fn awaits_turn(&self) -> bool {
+        let is_due = self.turns.are_due() && !self.turns.is_taken;
+        // What is stored has to be known first.
+        is_due && !self.poisoned && self.refusal().is_none()
+    }
+
     /// Serves writes in a turn, if there are some and turns are taken. Tells whether it did anything.
     pub(super) async fn serve_in_turn(&mut self, queue: &mut mpsc::Receiver<Request>) -> bool {
-        if !self.turns.are_due(Instant::now()) {
+        if !self.awaits_turn() {
             return false;
         }
         // Nothing is decided ahead: it would come second.
@@ -104,9 +115,12 @@ impl Writer {
     /// # Errors
     /// What the backend says; nothing is stored then.
     pub(super) async fn begin_turn(&mut self) -> Result<bool> {
-        // What is stored has to be known first.
-        let is_sound = !self.poisoned && self.refusal().is_none();
-        if !is_sound || !self.turns.are_due(Instant::now()) {
+        if !self.awaits_turn() {
+            return Ok(false);
+        }
+        // However much there is to learn, nobody waits for it: in the turn there is only what came since.
+        self.catch_up().await?;
+        if !self.awaits_turn() {
             return Ok(false);
         }
         let taken = self.backend.take_turn().await;
@@ -122,11 +136,18 @@ impl Writer {
                 return Err(error);
             }
         }
-        if let Err(error) = self.catch_up().await {
-            self.end_turn().await;
-            return Err(error);
+        match self.follow().await {
+            Ok(()) => Ok(true),
+            // To load the store anew takes long, and is nothing that others have to wait for.
+            Err(error) if matches!(error.kind(), ErrorKind::Compacted { .. }) => {
+                self.end_turn().await;
+                self.catch_up().await.map(|()| false)
+            }
+            Err(error) => {
+                self.end_turn().await;
+                Err(error)
+            }
         }
-        Ok(true)
     }
 
     /// Lets others go on, if there is a turn. Its commit has done so already.
@@ -154,23 +175,44 @@ mod tests {
     fn turns_are_taken_after_two_losses_in_a_row_until_others_are_quiet() {
         let mut turns = Turns::default();
         let now = Instant::now();
+        let at = |turns: &mut Turns, at, have_written| turns.looked([at, at], have_written);
         turns.lost(now);
         turns.won();
         turns.lost(now);
-        assert!(!turns.are_due(now));
+        assert!(!turns.are_due());
         turns.lost(now);
-        assert!(turns.are_due(now) && turns.are_due(now + CALM));
-        assert!(!turns.are_due(now + 2 * CALM));
-        turns.others_wrote(now + CALM);
-        assert!(turns.are_due(now + 2 * CALM));
-        turns.others_wrote(now + 3 * CALM);
-        assert!(!turns.are_due(now + 3 * CALM), "they are not taken any more");
         turns.won();
+        assert!(turns.are_due());
+        at(&mut turns, now + CALM, false);
+        assert!(turns.are_due());
+        at(&mut turns, now + CALM, true);
+        at(&mut turns, now + 2 * CALM, false);
+        assert!(turns.are_due());
+        at(&mut turns, now + 3 * CALM, false);
+        assert!(!turns.are_due(), "others are quiet");
+        at(&mut turns, now + 3 * CALM, true);
+        assert!(!turns.are_due(), "it takes two losses again");
         turns.lost(now + 3 * CALM);
-        assert!(!turns.are_due(now + 3 * CALM), "it begins anew");
+        assert!(!turns.are_due(), "in a row");
         turns.lost(now + 3 * CALM);
-        assert!(turns.are_due(now + 3 * CALM));
+        assert!(turns.are_due());
         turns.are_missing = true;
-        assert!(!turns.are_due(now + 3 * CALM));
+        assert!(!turns.are_due());
+    }
+
+    #[test]
+    fn whoever_has_not_looked_does_not_take_others_to_be_quiet() {
+        let mut turns = Turns::default();
+        let now = Instant::now();
+        turns.lost(now);
+        turns.lost(now);
+        // The answer came long after the question, and tells nothing of the time between.
+        turns.looked([now, now + 60 * CALM], false);
+        assert!(turns.are_due());
+        turns.looked([now + 60 * CALM, now + 120 * CALM], true);
+        turns.looked([now + 121 * CALM, now + 122 * CALM], false);
+        assert!(turns.are_due());
+        turns.looked([now + 122 * CALM, now + 122 * CALM], false);
+        assert!(!turns.are_due());
     }
 }

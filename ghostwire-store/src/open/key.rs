@@ -49,9 +49,11 @@ impl Opener<'_> {
             return ephemeral_key(self.entropy.as_ref()).map(|key| Key::Known(key.into()));
         };
         self.check_key_place()?;
-        let store = self.config.backend.path();
-        let Some(store) = store.filter(|store| self.may_make() && is_missing(store)) else {
-            return Ok(Key::OfStore(path));
+        let store = match self.config.backend.path() {
+            Some(store) if self.may_make() && is_missing(store) => store,
+            // In a database, which tells when the store is made.
+            None if self.only_new => &path,
+            _ => return Ok(Key::OfStore(path)),
         };
         if hash_key_is_absent(&path)? {
             return NewKey::begin(&path, directory_of(store), self.entropy.as_ref()).map(Key::New);
@@ -73,7 +75,10 @@ impl Opener<'_> {
             Key::OfStore(path) => path,
             Key::InKeyring => return Ok(None),
         };
-        let is_unused = backend.head().await?.serial == Serial::ZERO;
+        let head = backend.head().await?;
+        // Where others may have opened it, one of them may have made the key.
+        let has_key = backend.info().shared && head.credential_key.is_some();
+        let is_unused = head.serial == Serial::ZERO && !has_key;
         if !hash_key_is_absent(&path)? {
             return read_hash_key(&path).map(Some).map_err(|error| {
                 match is_unused && is_cut_short(&path) {

@@ -60,6 +60,7 @@ pub const COMPILED_BACKENDS: &[BackendKind] = &[
 pub struct Opener<'c> {
     config: &'c Config,
     create: bool,
+    only_new: bool,
     read_only: bool,
     allow_missing_key: bool,
     schema: Option<Schema>,
@@ -132,6 +133,7 @@ impl<'c> Opener<'c> {
         Self {
             config,
             create: true,
+            only_new: false,
             read_only: false,
             allow_missing_key: false,
             schema: None,
@@ -173,6 +175,14 @@ impl<'c> Opener<'c> {
     #[cfg(feature = "zqlite")]
     pub(crate) fn source_of_keys(&self) -> Option<Arc<dyn crate::keys::crypto::root::KeySource>> {
         self.key_source.clone()
+    }
+
+    /// Whether, in a database, only a store that this makes is opened; another is `AlreadyExists`. Not by
+    /// default, and of no effect on stores that are files.
+    #[must_use]
+    pub fn only_new(mut self, only_new: bool) -> Self {
+        self.only_new = only_new;
+        self
     }
 
     /// Only reads: every write gives `ReadOnly`, and no file changes.
@@ -331,7 +341,11 @@ impl<'c> Opener<'c> {
             // Its files must not stay locked.
             let _ = seat.close().await;
         }
-        opened
+        // What is wrong with a store in a file is said with its path; of others only this knows the place.
+        opened.map_err(|error| match self.config.backend.location() {
+            Some(location) => error.with("database", location),
+            None => error,
+        })
     }
 
     /// Tells what opening the configured files to write would refuse before it reads what is stored,

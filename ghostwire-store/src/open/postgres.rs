@@ -55,6 +55,7 @@ impl Opener<'_> {
                 })
                 .max_clock_ahead(Some(Duration::from_millis(options.max_clock_ahead_ms)))
                 .create(self.may_make())
+                .only_new(self.only_new)
                 .read_only(self.read_only);
         if options.listen_host.is_some() || options.listen_port.is_some() {
             let host = options.listen_host.as_ref().unwrap_or(&options.host);

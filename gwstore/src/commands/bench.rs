@@ -61,6 +61,12 @@ fn pretty(results: &Results) -> String {
     format!("{text}\n")
 }
 
+/// The server that the variable names, for a build that can use one.
+fn named_server() -> Option<String> {
+    let named = std::env::var("GHOSTWIRE_TEST_POSTGRES_URL").ok();
+    named.filter(|_| cfg!(feature = "postgres"))
+}
+
 fn request(args: &BenchArgs) -> Request {
     let effort = match (args.quick, args.full) {
         (true, _) => Effort::Quick,
@@ -76,5 +82,6 @@ fn request(args: &BenchArgs) -> Request {
         seconds: args.seconds,
         directory: args.dir.clone().unwrap_or_else(machine::directory),
         others: args.others.clone(),
+        postgres: args.postgres.clone().or_else(named_server),
     }
 }

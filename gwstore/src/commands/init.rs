@@ -111,6 +111,7 @@ impl Made {
 /// Makes a store where there is none, then its key: a key without a store says that one was lost.
 /// One that was broken off in between is completed.
 pub(super) async fn create(config: &Config) -> Result<Made> {
+    let found = in_database(config).await?;
     match config.backend.path() {
         Some(path) if store_exists(config) && !is_unfinished(config, path).await? => {
             let error = Error::new(
@@ -123,7 +124,7 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
             ));
         }
         Some(_) => {}
-        None if is_in_database(config).await? => {
+        None if found == InDatabase::Store => {
             let error = Error::new(
                 ErrorKind::AlreadyExists { constraint: "schema" },
                 "there is a store in this schema already; it was left as it is",
@@ -148,19 +149,39 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
     let (keyring, root) = (files.first().cloned(), files.get(1).filter(|root| !root.exists()));
     let root = root.cloned();
     let key_is_new = key.as_deref().map(hash_key_is_absent).transpose()?.unwrap_or(false);
-    let store = opener(config).create(true).open().await?;
+    // Who is second must not believe to have made it, nor leave a key that is of nothing.
+    let only_new = found == InDatabase::Nothing;
+    let store = opener(config).create(true).only_new(only_new).open().await?;
     let path = config.backend.path().map(Path::to_owned);
     Ok(Made { store, path, key, key_is_new, keyring, root })
 }
 
-/// Whether a store that is no file is there.
-pub(super) async fn is_in_database(config: &Config) -> Result<bool> {
+/// What is in the configured database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InDatabase {
+    /// There is no store, or the store is a file.
+    Nothing,
+    /// The tables of a store that was never opened with a key: making it was broken off.
+    Unfinished,
+    Store,
+}
+
+/// Looks for a store that is no file.
+pub(super) async fn in_database(config: &Config) -> Result<InDatabase> {
     if config.backend.location().is_none() {
-        return Ok(false);
+        return Ok(InDatabase::Nothing);
     }
     match open_to_read(config).await {
-        Ok(backend) => backend.close().await.map(|()| true),
-        Err(error) if *error.kind() == ErrorKind::NotFound => Ok(false),
+        Ok(backend) => {
+            let head = backend.head().await;
+            backend.close().await?;
+            let head = head?;
+            match head.serial == Serial::ZERO && head.credential_key.is_none() {
+                true => Ok(InDatabase::Unfinished),
+                false => Ok(InDatabase::Store),
+            }
+        }
+        Err(error) if *error.kind() == ErrorKind::NotFound => Ok(InDatabase::Nothing),
         Err(error) => Err(error),
     }
 }

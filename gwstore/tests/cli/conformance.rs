@@ -27,8 +27,13 @@ fn what_cannot_be_tried_is_refused() {
     let missing = place.file("missing/store.db");
     for (arguments, words) in [
         (
-            "--backend postgres --set secret_key_file=k conformance".to_owned(),
-            ["postgres", "compiled"],
+            "--backend postgres --set secret_key_file=k --set postgres.host=127.0.0.1 \
+             --set postgres.port=1 conformance"
+                .to_owned(),
+            match cfg!(feature = "postgres") {
+                true => ["127.0.0.1:1", "cannot be reached"],
+                false => ["postgres", "compiled"],
+            },
         ),
         (format!("--path {} conformance", missing.display()), ["missing", "init"]),
         (format!("--path {} conformance no-such-case", path.display()), ["no-such-case", "--list"]),

@@ -29,6 +29,8 @@ mod names;
 mod outputs;
 mod owners;
 mod pins;
+#[cfg(unix)]
+mod postgres;
 mod rotations;
 mod round_trips;
 mod seal_killed;

@@ -35,14 +35,21 @@ impl<'p> Server<'p> {
         arguments: &str,
         variables: &[(&str, &str)],
     ) -> Self {
+        let all = format!("--backend {backend} --path {backend}.db {arguments}");
+        Self::with(place, &all, variables)
+    }
+
+    /// Starts it on the store that the arguments name.
+    pub(crate) fn of(place: &'p Place, arguments: &str) -> Self {
+        Self::with(place, arguments, &[])
+    }
+
+    fn with(place: &'p Place, arguments: &str, variables: &[(&str, &str)]) -> Self {
         let socket = place.file("notify");
         let _ = fs::remove_file(&socket);
         let manager = UnixDatagram::bind(&socket).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
-        let path = format!("{backend}.db");
-        let mut all = vec!["--backend", backend, "--path", path.as_str()];
-        all.extend(arguments.split_whitespace());
-        all.push("serve");
+        let all: Vec<&str> = arguments.split_whitespace().chain(["serve"]).collect();
         let mut command = command_in(&place.file(""), &all);
         command.env("NOTIFY_SOCKET", &socket).envs(variables.iter().copied());
         command.stderr(fs::File::create(place.file("serve.log")).unwrap());

@@ -107,6 +107,25 @@ async fn a_table_that_is_not_as_it_was_made_is_refused() {
             "quiet",
         ),
         (
+            "ALTER TABLE ghostwire.users ADD CONSTRAINT ghostwire_meta_one_check CHECK (name <> '')",
+            "ALTER TABLE ghostwire.users DROP CONSTRAINT ghostwire_meta_one_check",
+            ErrorKind::InvalidArgument,
+            "ghostwire_meta_one_check",
+        ),
+        (
+            "CREATE TABLE public.badges (of uuid CONSTRAINT has_badge REFERENCES ghostwire.users)",
+            "DROP TABLE public.badges",
+            ErrorKind::InvalidArgument,
+            "has_badge",
+        ),
+        (
+            "CREATE RULE silent AS ON DELETE TO ghostwire.users DO INSTEAD NOTHING",
+            // The catalog goes on saying that the table has rules, until it is vacuumed.
+            "DROP RULE silent ON ghostwire.users",
+            ErrorKind::Corrupt,
+            "users",
+        ),
+        (
             "ALTER TABLE ghostwire.feed RENAME TO fed",
             "ALTER TABLE ghostwire.fed RENAME TO feed",
             ErrorKind::Corrupt,
@@ -123,6 +142,51 @@ async fn a_table_that_is_not_as_it_was_made_is_refused() {
     // A table of somebody else's in the schema is let be.
     server.sql(name, "CREATE TABLE ghostwire.notes (id int UNIQUE)").await.unwrap();
     open(options(server, name)).await.close().await.unwrap();
+}
+
+/// Statements that do not fit any more are told for what they are.
+#[tokio::test]
+async fn tables_that_are_changed_or_dropped_under_an_open_store_are_named() {
+    let (server, database) = shared_server().await;
+    let name = database.name();
+    let backend = open(options(server, name)).await;
+    let head = store_next(&backend, 1).await.unwrap();
+    let next = crate::support::commit(&head, 2);
+    for (change, undo) in [
+        (
+            "ALTER TABLE ghostwire.users RENAME TO people",
+            "ALTER TABLE ghostwire.people RENAME TO users",
+        ),
+        (
+            "ALTER TABLE ghostwire.users RENAME COLUMN name TO called",
+            "ALTER TABLE ghostwire.users RENAME COLUMN called TO name",
+        ),
+    ] {
+        server.sql(name, change).await.unwrap();
+        for error in [
+            backend.scan(all_users()).await.map(drop).unwrap_err(),
+            backend.commit(&next).await.unwrap_err(),
+        ] {
+            assert_eq!(*error.kind(), ErrorKind::Corrupt, "{change}: {error}");
+            assert!(error.to_string().contains("table=users"), "{change}: {error}");
+        }
+        server.sql(name, undo).await.unwrap();
+    }
+    // Nothing of it was stored, and it goes on.
+    assert_eq!(backend.head().await.unwrap(), head);
+    backend.commit(&next).await.unwrap();
+    server.sql(name, "DROP SCHEMA ghostwire CASCADE").await.unwrap();
+    for error in [
+        backend.head().await.map(drop).unwrap_err(),
+        backend.scan(all_users()).await.map(drop).unwrap_err(),
+        backend.commit(&crate::support::commit(&head, 3)).await.unwrap_err(),
+    ] {
+        assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    server.sql(name, "CREATE SCHEMA ghostwire; CREATE TABLE ghostwire.orders ()").await.unwrap();
+    let error = backend.head().await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert!(error.to_string().contains("something else"), "{error}");
 }
 
 #[tokio::test]

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ghostwire_postgres_server::{Direction, Proxy, Server};
+use ghostwire_postgres_server::{Direction, Options, Proxy, Server};
 use ghostwire_store_core::backend::{Backend, Commit, Head};
-use ghostwire_store_core::domain::Timestamp;
+use ghostwire_store_core::block::{ChangeKind, RowChange, Serial};
+use ghostwire_store_core::domain::{NewUser, Timestamp, UserId, UserName};
 use ghostwire_store_core::error::{ErrorKind, Result};
 use ghostwire_store_core::layer::Deadlines;
-use ghostwire_store_postgres::PostgresBackend;
+use ghostwire_store_core::schema::{Record, Table};
+use ghostwire_store_postgres::{Password, PostgresBackend, PostgresOptions};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    block, commit, entry, open, options, own_server, shared_server, store_next, through,
+    STORE, block, commit, entry, open, options, own_server, shared_server, store_next, through,
 };
 
 /// A backend behind a proxy, one beside it, and where they stand.
@@ -25,12 +27,24 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) async fn open(server: &Server, database: &str) -> Self {
+        Self::open_as(server, database, (server.user(), server.password())).await
+    }
+
+    /// The far one by this user and password.
+    pub(crate) async fn open_as(
+        server: &Server,
+        database: &str,
+        (user, password): (&str, &str),
+    ) -> Self {
         let near = open(options(server, database)).await;
         let proxy = Proxy::to(server.host(), server.port()).unwrap();
         let address = proxy.address();
         let host = address.ip().to_string();
         let deadlines = Deadlines { commit: Duration::from_secs(30), ..Deadlines::default() };
-        let far = through(server, database, &host, address.port()).deadlines(deadlines);
+        let far = PostgresOptions::new(host, database, user, STORE)
+            .port(address.port())
+            .password(Some(Password::new(password).unwrap()))
+            .deadlines(deadlines);
         let far = Arc::new(open(far).await);
         // So that the connection is there.
         let head = store_next(&far, 1).await.unwrap();
@@ -38,7 +52,7 @@ impl Pair {
     }
 
     /// Stores one, so that its statement is prepared: a lost answer to that would be one to nothing.
-    async fn prepare(&mut self, next: fn(&Head, u8) -> Commit, number: u8) {
+    pub(crate) async fn prepare(&mut self, next: fn(&Head, u8) -> Commit, number: u8) {
         self.far.commit(&next(&self.head, number)).await.unwrap();
         self.head = self.near.head().await.unwrap();
     }
@@ -228,32 +242,43 @@ async fn a_server_that_is_killed_has_what_it_acknowledged() {
     let (server, database) = own_server().await;
     let name = database.name();
     let backend = Arc::new(open(options(&server, name)).await);
-    let mut acknowledged = store_next(&backend, 1).await.unwrap();
+    let mut acknowledged = vec![store_next(&backend, 1).await.unwrap()];
     for round in 0..3_u8 {
         let writing = backend.clone();
         let writer = tokio::spawn(async move {
-            let mut last = None;
+            let mut stored = Vec::new();
             for number in 0..u8::MAX {
-                match store_next(&writing, number).await {
-                    Ok(head) => last = Some(head),
-                    Err(_) => break,
+                let stored_now = async {
+                    let head = writing.head().await?;
+                    let commit = commit(&head, number);
+                    writing.commit(&commit).await?;
+                    head.after(&commit)
+                };
+                match stored_now.await {
+                    Ok(head) => stored.push(head),
+                    Err(error) => return (stored, error),
                 }
             }
-            last
+            panic!("the server was to be killed before");
         });
-        let wanted = acknowledged.position.get() + 5 + u64::from(round);
+        let wanted = acknowledged.last().unwrap().position.get() + 5 + u64::from(round);
         while backend.head().await.is_ok_and(|head| head.position.get() < wanted) {
             tokio::task::yield_now().await;
         }
         server.kill().await.unwrap();
-        let last = writer.await.unwrap();
+        let (stored, error) = writer.await.unwrap();
+        assert!(error.to_string().contains(name), "{error}");
+        assert!(!stored.is_empty());
+        acknowledged.extend(stored);
         server.start_again().await.unwrap();
-        let found = backend.reopen().await.unwrap();
-        if let Some(last) = last {
-            assert!(found.position >= last.position, "{found:?} {last:?}");
-        }
+        backend.reopen().await.unwrap();
         backend.verify().await.unwrap();
-        acknowledged = store_next(&backend, 100 + round).await.unwrap();
+        let blocks = backend.blocks(Serial::ZERO, 1000).await.unwrap();
+        for head in &acknowledged {
+            let found = blocks.iter().find(|block| block.serial == head.serial).unwrap();
+            assert_eq!((found.id, found.hash), (head.block, head.hash), "{head:?}");
+        }
+        acknowledged.push(store_next(&backend, 100 + round).await.unwrap());
     }
 }
 
@@ -278,4 +303,45 @@ async fn a_clock_that_is_fast_is_refused_and_others_go_on() {
     );
     assert_eq!(right.head().await.unwrap(), head);
     right.commit(&Commit { block: Some(block(&head, 2)), ..Commit::on(&head) }).await.unwrap();
+}
+
+/// A commit of many users, from this number on.
+fn many(head: &Head, first: u32) -> Commit {
+    let user = |number: u32| {
+        let name = UserName::new(format!("user-{number}")).unwrap();
+        let mut id = [0x77; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        let time = Timestamp::from_secs(1_700_000_000).unwrap();
+        let user = NewUser::local(name).created(UserId::from_bytes(id), time);
+        let (table, kind) = (Table::Users, ChangeKind::Created);
+        RowChange { table, kind, key: user.key(), body: Some(user.encode()) }
+    };
+    let rows = (first..first + 500).map(user);
+    Commit { rows: rows.collect(), ..commit(head, 1) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said_and_nothing_is_half_done() {
+    let server = Options::new().disk_mib(128).start().await.unwrap();
+    let database = server.database().await.unwrap();
+    let backend = open(options(&server, database.name())).await;
+    let mut head = store_next(&backend, 1).await.unwrap();
+    server.fill_disk().await.unwrap();
+    // What the server has set aside is used up first.
+    let mut first = 0;
+    let error = loop {
+        match backend.commit(&many(&head, first)).await {
+            Ok(()) => head = backend.head().await.unwrap(),
+            Err(error) => break error,
+        }
+        first += 500;
+        assert!(first < 1_000_000);
+    };
+    assert_eq!(*error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("53100"), "{error}");
+    assert_eq!(backend.reopen().await.unwrap(), head);
+    server.free_disk().await.unwrap();
+    backend.verify().await.unwrap();
+    backend.commit(&many(&head, first)).await.unwrap();
+    backend.verify().await.unwrap();
 }

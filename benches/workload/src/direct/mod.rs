@@ -49,6 +49,11 @@ pub struct Addresses {
 }
 
 impl Addresses {
+    /// Where so many nodes have theirs.
+    pub fn after(nodes: u64) -> Self {
+        Self { next: nodes }
+    }
+
     /// Both addresses of the next node. They count as given only when [`Addresses::take`] is
     /// called.
     pub fn lowest_free(&self) -> (std::net::Ipv4Addr, std::net::Ipv6Addr) {
@@ -130,7 +135,7 @@ impl<E: Engine> Direct<E> {
     /// With a transaction, and so an fsync, for each write.
     pub async fn alone(engine: E) -> Result<Arc<dyn Subject>> {
         let next = engine.count_nodes().await?;
-        let path = Path::Alone(Mutex::new(Addresses { next }));
+        let path = Path::Alone(Mutex::new(Addresses::after(next)));
         Ok(Arc::new(Self { engine: Arc::new(engine), path }))
     }
 
@@ -143,7 +148,7 @@ impl<E: Engine> Direct<E> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let theirs = engine.clone();
         let thread = std::thread::Builder::new().name("batches".to_owned()).spawn(move || {
-            runtime.block_on(make_batches(theirs, receiver, Addresses { next }));
+            runtime.block_on(make_batches(theirs, receiver, Addresses::after(next)));
         })?;
         Ok(Arc::new(Self { engine, path: Path::Shared(sender, Mutex::new(Some(thread))) }))
     }

@@ -4,8 +4,10 @@ use std::future::Future;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::sql_schema::{COUNT_NODES, TABLES};
-use super::{Addresses, Engine, sql_reads, sql_writes};
+pub use super::sql_reads::answer;
+pub use super::sql_schema::{BEAT, COUNT_NODES, MOVE, TABLES};
+pub use super::sql_writes::{Table, audit, blob, node, point, values};
+use super::{Addresses, Engine, sql_writes};
 use crate::subject::{Answer, Read, Result, Write};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -122,7 +124,7 @@ impl<C: Connection> Engine for Sql<C> {
         if matches!(read, Read::Nothing) {
             return Ok(Answer::Nothing);
         }
-        sql_reads::answer(&mut *self.reader().await, read).await
+        answer(&mut *self.reader().await, read).await
     }
 
     async fn count_nodes(&self) -> Result<u64> {

@@ -15,7 +15,7 @@ use crate::targets::now;
 /// A page ends after so many rows.
 const PAGE: usize = 1_000;
 
-pub(super) async fn answer<C: Connection>(connection: &mut C, read: &Read<'_>) -> Result<Answer> {
+pub async fn answer<C: Connection>(connection: &mut C, read: &Read<'_>) -> Result<Answer> {
     let mut one = async |sql, value| {
         let found = connection.query(sql, vec![value], node).await?;
         Ok(Answer::Node(found.into_iter().next().map(Box::new)))

@@ -1,7 +1,7 @@
 //! The tables that a schema by hand would have, for SQLite in all its wrappings.
 
 /// One statement each. The columns of this store, and an index for each uniqueness.
-pub(super) const TABLES: [&str; 9] = [
+pub const TABLES: [&str; 9] = [
     "CREATE TABLE IF NOT EXISTS users (
         id BLOB NOT NULL PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID",
@@ -56,8 +56,7 @@ pub(super) const INSERT_NODE: &str =
     "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 pub(super) const INSERT_PRESENCE: &str = "INSERT INTO presence VALUES (?, ?, ?, ?, ?)";
 pub(super) const INSERT_ROUTE: &str = "INSERT INTO routes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
-pub(super) const INSERT_PREAUTH_KEY: &str =
-    "INSERT INTO preauth_keys VALUES (?, ?, ?, ?, NULL, ?, ?)";
+pub(super) const INSERT_PREAUTH_KEY: &str = "INSERT INTO preauth_keys VALUES (?, ?, ?, ?, ?, ?, ?)";
 pub(super) const INSERT_API_KEY: &str = "INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?)";
 pub(super) const INSERT_POLICY: &str = "INSERT INTO policies VALUES (?, ?, ?)";
 pub(super) const INSERT_AUDIT: &str = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)";
@@ -67,12 +66,12 @@ pub(super) const FIND_PREAUTH_KEY: &str =
     "SELECT id, hash, user, used_at, expires_at FROM preauth_keys WHERE prefix = ?";
 pub(super) const USE_PREAUTH_KEY: &str =
     "UPDATE preauth_keys SET used_at = ? WHERE id = ? AND used_at IS NULL";
-pub(super) const BEAT: &str =
+pub const BEAT: &str =
     "UPDATE presence SET last_seen = ? WHERE node = ? AND session = 1 AND online = 1";
-pub(super) const MOVE: &str = "UPDATE presence SET last_seen = ?, endpoints = ? \
+pub const MOVE: &str = "UPDATE presence SET last_seen = ?, endpoints = ? \
      WHERE node = ? AND session = 1 AND online = 1";
 
-pub(super) const COUNT_NODES: &str = "SELECT count(*) FROM nodes";
+pub const COUNT_NODES: &str = "SELECT count(*) FROM nodes";
 pub(super) const NODE_BY_ID: &str = "SELECT * FROM nodes WHERE id = ?";
 pub(super) const NODE_BY_KEY: &str = "SELECT * FROM nodes WHERE node_key = ?";
 pub(super) const NODE_BY_LABEL: &str = "SELECT * FROM nodes WHERE label = ?";

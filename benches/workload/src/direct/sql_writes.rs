@@ -106,43 +106,74 @@ async fn load<C: Connection>(
     rows: Rows,
     addresses: &mut Addresses,
 ) -> Result<()> {
-    let (sql, values): (_, Vec<Vec<Value>>) = match rows {
-        Rows::Users(users) => {
-            let values = |user: crate::rows::UserRow| {
-                vec![blob(&user.id), Value::Text(user.name), Value::Integer(user.created_at)]
-            };
-            (INSERT_USER, users.into_iter().map(values).collect())
-        }
-        Rows::Nodes(nodes) => {
-            addresses.take_many(nodes.len());
-            (INSERT_NODE, nodes.into_iter().map(node).collect())
-        }
-        Rows::Presences(presences) => {
-            let values: Result<_> = presences.into_iter().map(presence).collect();
-            (INSERT_PRESENCE, values?)
-        }
-        Rows::Routes(routes) => (INSERT_ROUTE, routes.into_iter().map(route).collect()),
-        Rows::PreAuthKeys(keys) => {
-            let values = keys.into_iter().map(|key| credential(Purpose::PreAuthKey, key));
-            (INSERT_PREAUTH_KEY, values.collect())
-        }
-        Rows::ApiKeys(keys) => {
-            let values = keys.into_iter().map(|key| credential(Purpose::ApiKey, key));
-            (INSERT_API_KEY, values.collect())
-        }
-        Rows::Policy(policy) => {
-            let version = Value::Integer(policy.version);
-            let created_at = Value::Integer(policy.created_at);
-            (INSERT_POLICY, vec![vec![version, Value::Text(policy.document), created_at]])
-        }
+    if let Rows::Nodes(nodes) = &rows {
+        addresses.take_many(nodes.len());
+    }
+    let (table, rows) = values(rows)?;
+    let sql = match table {
+        Table::Users => INSERT_USER,
+        Table::Nodes => INSERT_NODE,
+        Table::Presence => INSERT_PRESENCE,
+        Table::Routes => INSERT_ROUTE,
+        Table::PreAuthKeys => INSERT_PREAUTH_KEY,
+        Table::ApiKeys => INSERT_API_KEY,
+        Table::Policies => INSERT_POLICY,
     };
-    for values in values {
+    for values in rows {
         execute(connection, sql, values).await?;
     }
     Ok(())
 }
 
-pub(super) fn blob(bytes: &[u8]) -> Value {
+/// The tables that rows are loaded into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    Users,
+    Nodes,
+    Presence,
+    Routes,
+    PreAuthKeys,
+    ApiKeys,
+    Policies,
+}
+
+/// Rows as their table's columns.
+pub fn values(rows: Rows) -> Result<(Table, Vec<Vec<Value>>)> {
+    Ok(match rows {
+        Rows::Users(users) => {
+            let values = |user: crate::rows::UserRow| {
+                vec![blob(&user.id), Value::Text(user.name), Value::Integer(user.created_at)]
+            };
+            (Table::Users, users.into_iter().map(values).collect())
+        }
+        Rows::Nodes(nodes) => (Table::Nodes, nodes.into_iter().map(node).collect()),
+        Rows::Presences(presences) => {
+            let values: Result<_> = presences.into_iter().map(presence).collect();
+            (Table::Presence, values?)
+        }
+        Rows::Routes(routes) => (Table::Routes, routes.into_iter().map(route).collect()),
+        Rows::PreAuthKeys(keys) => {
+            let values = |key| {
+                let mut values = credential(Purpose::PreAuthKey, key);
+                // Nobody has used it.
+                values.insert(4, Value::Null);
+                values
+            };
+            (Table::PreAuthKeys, keys.into_iter().map(values).collect())
+        }
+        Rows::ApiKeys(keys) => {
+            let values = keys.into_iter().map(|key| credential(Purpose::ApiKey, key));
+            (Table::ApiKeys, values.collect())
+        }
+        Rows::Policy(policy) => {
+            let version = Value::Integer(policy.version);
+            let created_at = Value::Integer(policy.created_at);
+            (Table::Policies, vec![vec![version, Value::Text(policy.document), created_at]])
+        }
+    })
+}
+
+pub fn blob(bytes: &[u8]) -> Value {
     Value::Blob(bytes.to_vec())
 }
 
@@ -158,7 +189,7 @@ fn or_null<T>(value: Option<T>, with: impl Fn(T) -> Value) -> Value {
     value.map_or(Value::Null, with)
 }
 
-fn node(node: NodeRow) -> Vec<Value> {
+pub fn node(node: NodeRow) -> Vec<Value> {
     let tags = if node.tags.is_empty() {
         "[]".to_owned()
     } else {
@@ -227,7 +258,7 @@ fn credential(purpose: Purpose, key: CredentialRow) -> Vec<Value> {
     ]
 }
 
-fn audit(line: AuditRow) -> Vec<Value> {
+pub fn audit(line: AuditRow) -> Vec<Value> {
     vec![
         Value::Integer(line.at),
         blob(&line.id),
@@ -238,7 +269,7 @@ fn audit(line: AuditRow) -> Vec<Value> {
     ]
 }
 
-fn point(point: PointRow) -> Vec<Value> {
+pub fn point(point: PointRow) -> Vec<Value> {
     let metric = Value::Text(point.metric);
     vec![blob(&point.node), metric, Value::Integer(point.at), Value::Real(point.value)]
 }

@@ -1,6 +1,8 @@
 //! The rows that both reports show.
 
-use crate::results::{DIRECT, Machine, Measured, OfSubject, Opening, Results, Run, grouped};
+use crate::results::{
+    DIRECT, Machine, Measured, OfProcesses, OfSubject, Opening, Results, Run, grouped,
+};
 use crate::{Kind, Spread};
 
 /// A table: its title, the names of its columns, its rows.
@@ -126,6 +128,9 @@ fn notes(of: &OfSubject) -> String {
     if let Some(cpu) = of.some(|run| run.cpu_us.map(|(_, all)| all)) {
         notes.push(format!("{} us CPU", shown(cpu.median)));
     }
+    if let Some(cpu) = of.some(|run| run.server_cpu_us) {
+        notes.push(format!("{} us CPU of the server", shown(cpu.median)));
+    }
     let items = median(|run| run.items);
     if items > 1.0 {
         notes.push(format!("{} rows", shown(items)));
@@ -187,6 +192,37 @@ pub(super) fn openings(results: &Results) -> Option<Table> {
     })
 }
 
+const PROCESSES: &[&str] = &[
+    "PROCESSES",
+    "CALLERS EACH",
+    "A SECOND",
+    "A GROUP",
+    "LEAST SHARE",
+    "CPU",
+    "CPU OF THE SERVER",
+];
+
+/// What several processes on one database come to.
+fn processes(results: &Results) -> Option<Table> {
+    let each = |cpu: Spread| format!("{} us", shown(cpu.median));
+    let row = |of: &OfProcesses| {
+        vec![
+            grouped(of.processes as u64),
+            grouped(of.callers as u64),
+            spread(of.rate),
+            shown(of.group.median),
+            format!("{:.0} %", of.least_share.median * 100.0),
+            each(of.cpu_us),
+            of.server_cpu_us.map_or_else(|| "-".to_owned(), each),
+        ]
+    };
+    (!results.processes.is_empty()).then(|| Table {
+        title: "Several processes on one PostgreSQL: heartbeats of all together".to_owned(),
+        columns: PROCESSES,
+        rows: results.processes.iter().map(row).collect(),
+    })
+}
+
 /// The goals.
 pub(super) fn reach(results: &Results) -> Table {
     let row = |reach: &crate::results::Reach| {
@@ -207,5 +243,5 @@ pub(super) fn reach(results: &Results) -> Table {
 /// Every table, in the order of the report.
 pub(super) fn all(results: &Results) -> Vec<Table> {
     let tables = results.tables.iter().map(|table| measured(table, &results.machine));
-    tables.chain(openings(results)).collect()
+    tables.chain(openings(results)).chain(processes(results)).collect()
 }

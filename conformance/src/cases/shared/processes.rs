@@ -19,7 +19,10 @@ cases! {
         "view-age" => [a_view_grows_old_only_where_others_may_write],
     }
     once_unopened {
-        "shared-write" => [after_32_lost_attempts_a_write_is_busy],
+        "shared-write" => [
+            after_32_lost_attempts_a_write_is_busy,
+            a_consumer_that_two_processes_move_does_not_go_back,
+        ],
         "view-age" => [a_credential_check_refreshes_a_view_that_is_too_old],
     }
 }
@@ -81,6 +84,61 @@ async fn a_process_that_is_behind_learns_before_it_decides(env: &mut TestEnv) ->
     a.fresh_view().await.unwrap();
     let store = env.reload(a).await;
     assert_eq!((store.view().nodes().len(), store.view().users().len()), (1, 2));
+    Verdict::Passed
+}
+
+/// A backend on which something else happens before a commit.
+#[derive(Debug)]
+struct Interrupted {
+    inner: Arc<dyn Backend>,
+    /// Moves the consumer by another store, once.
+    other: Mutex<Option<(Arc<dyn Store>, Position)>>,
+}
+
+#[async_trait]
+impl Layer for Interrupted {
+    fn inner(&self) -> &dyn Backend {
+        self.inner.as_ref()
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        let other = self.other.lock().unwrap().take();
+        if let Some((store, to)) = other {
+            store.consumers().advance(&mirror(), to).await.unwrap();
+        }
+        self.inner.commit(commit).await
+    }
+}
+
+fn mirror() -> ConsumerName {
+    ConsumerName::new("mirror").unwrap()
+}
+
+async fn a_consumer_that_two_processes_move_does_not_go_back(env: &mut TestEnv) -> Verdict {
+    let inner = env.open_backend().await;
+    if !inner.info().shared {
+        return NOT_SHARED;
+    }
+    let interrupted = Arc::new(Interrupted { inner, other: Mutex::default() });
+    let options = StoreOptions { follows: false, ..env.options() };
+    let a = ghostwire_store_core::open(interrupted.clone(), options).await.unwrap();
+    let b = env.open().await;
+    let registered = a.consumers().register(mirror(), 1 << 20).await.unwrap().position;
+    for name in ["alice", "bob", "carol"] {
+        create(&a, name).await;
+    }
+    let last = b.fresh_view().await.unwrap().position();
+    *interrupted.other.lock().unwrap() = Some((b.clone(), last));
+    let between = registered.next();
+    fails(a.consumers().advance(&mirror(), between).await, InvalidArgument);
+    let listed = a.consumers().list().await.unwrap();
+    assert_eq!(listed.iter().map(|it| it.position).collect::<Vec<_>>(), [last]);
+    // And on it goes.
+    create(&a, "dave").await;
+    let moved = a.consumers().advance(&mirror(), last.next()).await.unwrap();
+    assert_eq!(moved.position, last.next());
+    b.close().await.unwrap();
+    a.close().await.unwrap();
     Verdict::Passed
 }
 

@@ -112,7 +112,7 @@ fn wrong_values_are_named_with_range_and_source() {
         ("zqlite.engine = 'Native'", ["not one of", "nearest=native", "\"embedded\""]),
         ("postgres.password_variable = 'A-B'", ["malformed", "value=\"A-B\"", "variable"]),
         ("postgres.host = 'db:5432'", ["malformed", "value=\"db:5432\"", "a host"]),
-        ("postgres.tls = 'require'", ["not one of", "nearest=", "\"verify-full\""]),
+        ("postgres.tls = 'require'", ["not one of", "value=\"require\"", "\"verify-full\""]),
     ] {
         invalid(from_toml(&format!("[development]\n{line}")), &parts);
     }

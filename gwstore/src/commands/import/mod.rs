@@ -18,6 +18,7 @@ use ghostwire_store_core::state::State;
 pub(super) use headscale::run as headscale;
 pub(super) use portable::run as portable;
 
+use super::init::InDatabase;
 use super::{clock, init};
 use crate::cli::TargetArgs;
 use crate::failure::{Outcome, with_help};
@@ -29,7 +30,8 @@ const NOTHING_FOUND: &str = "the file is in order, and holds nothing: there is n
 
 /// Whether the store has to be made first, as the command line allows.
 async fn is_missing(config: &Config, args: &TargetArgs) -> Result<bool> {
-    Ok(args.create && !store_exists(config) && !init::is_in_database(config).await?)
+    let may_be_made = args.create && !store_exists(config);
+    Ok(may_be_made && init::in_database(config).await? != InDatabase::Store)
 }
 
 /// The store as it is before an import; nothing is opened to be written to before that was tried on it.

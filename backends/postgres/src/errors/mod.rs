@@ -7,7 +7,7 @@ use ghostwire_store_core::error::{Error, ErrorKind};
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
-use crate::sqlstate::{During, Verdict, verdict};
+use crate::sqlstate::{During, Verdict, judge};
 
 /// How a statement failed.
 #[derive(Debug)]
@@ -50,7 +50,8 @@ impl Failure {
 
     fn of_server(found: &dyn DatabaseError, during: During) -> Self {
         let code = found.code().unwrap_or_default();
-        let verdict = verdict(&code, during);
+        let severity = found.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+        let verdict = judge(severity, &code, during);
         let (kind, message) = match &verdict {
             Verdict::Refused(kind, message) => (kind.clone(), *message),
             Verdict::Again => {
@@ -123,3 +124,6 @@ pub(crate) fn in_read(error: &sqlx::Error) -> Error {
 pub(crate) fn in_connecting(error: &sqlx::Error) -> Error {
     Failure::of(error, During::Connecting).error
 }
+
+#[cfg(test)]
+mod on_a_server;
