@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -63,6 +64,29 @@ pub(crate) enum Format {
     Json,
     #[value(aliases = ["json-line", "json-lines", "ndjson"])]
     Jsonl,
+}
+
+/// The arguments, with every `--set` before the subcommand: of those on both sides of it clap keeps one side's.
+pub(crate) fn settings_first(arguments: &[OsString]) -> Vec<OsString> {
+    let mut left = arguments.iter().cloned();
+    let program = left.next();
+    let (mut settings, mut others) = (Vec::new(), Vec::new());
+    while let Some(argument) = left.next() {
+        if argument == "--" {
+            others.push(argument);
+            others.extend(left.by_ref());
+        } else if argument == "--set" {
+            match left.next() {
+                Some(value) => settings.extend([argument, value]),
+                None => others.push(argument),
+            }
+        } else if argument.as_encoded_bytes().starts_with(b"--set=") {
+            settings.push(argument);
+        } else {
+            others.push(argument);
+        }
+    }
+    program.into_iter().chain(settings).chain(others).collect()
 }
 
 impl GlobalOptions {
@@ -564,7 +588,7 @@ pub(crate) struct UpgradeArgs {
 #[derive(Debug, Args)]
 pub(crate) struct NotBuiltArgs {
     #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    _arguments: Vec<std::ffi::OsString>,
+    _arguments: Vec<OsString>,
 }
 
 #[cfg(not(feature = "conformance"))]
@@ -694,5 +718,19 @@ mod tests {
         assert_eq!(key_and_value("a.b=c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
         assert!(key_and_value("a").is_err());
         assert!(key_and_value("=a").is_err());
+    }
+
+    #[test]
+    fn settings_are_moved_and_nothing_else() {
+        for (given, moved) in [
+            ("gwstore -q init --set a=1", "gwstore --set a=1 -q init"),
+            ("gwstore --set=a=1 init --set b=2", "gwstore --set=a=1 --set b=2 init"),
+            ("gwstore user create -- --set a", "gwstore user create -- --set a"),
+            ("gwstore init --set", "gwstore init --set"),
+            ("gwstore", "gwstore"),
+        ] {
+            let of = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+            assert_eq!(settings_first(&of(given)), of(moved));
+        }
     }
 }

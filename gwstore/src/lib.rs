@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
     };
     let mut out = BufWriter::new(stdout);
     let mut notes = io::stderr();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match Cli::try_parse_from(cli::settings_first(&arguments)) {
         Ok(cli) => cli,
         Err(error) => return explain_usage(error, &arguments, &mut out, &mut notes),
     };

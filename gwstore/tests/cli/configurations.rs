@@ -22,6 +22,13 @@ fn a_chosen_environment_needs_a_flag_file() {
 }
 
 #[test]
+fn settings_hold_on_either_side_of_the_subcommand() {
+    let place = Place::new();
+    place.run("--set secret_key_file=here.key init --set=libsql.path=s.db").ok();
+    assert!(place.file("here.key").exists() && place.file("s.db").exists());
+}
+
+#[test]
 fn a_flag_file_that_leads_nowhere_is_an_error() {
     let place = Place::new();
     symlink("/nonexistent", place.file("feature-flags.toml")).unwrap();

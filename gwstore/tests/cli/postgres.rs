@@ -171,7 +171,8 @@ async fn an_import_whose_server_goes_away_is_whole_or_absent() {
             assert_eq!(state(on.run(&format!("{schema} digest --json"))), all);
             continue;
         }
-        imported.refused(&["sample.jsonl", "the database"]).hides(&[server.password()]);
+        let names = ["sample.jsonl", "the database", &address.to_string(), database.name()];
+        imported.refused(&names).hides(&[server.password()]);
         // Of one commit, all or nothing.
         let nodes = on.run(&format!("{schema} list nodes --json")).ok().items();
         let all = on.place.on("zqlite", "list nodes --json").ok().items();
