@@ -63,6 +63,12 @@ pub trait Place: Debug + Send + Sync {
         None
     }
 
+    /// Whether somebody else's library opens the files: its errors do not tell damage from other failures, and it
+    /// may write into files that are refused afterwards.
+    fn is_opaque(&self) -> bool {
+        false
+    }
+
     /// The disk under it, if it can be made to fail. Ask before the place is opened.
     fn disk(&self) -> Option<&dyn Disk> {
         None

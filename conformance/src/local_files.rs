@@ -37,6 +37,7 @@ pub struct LocalFiles {
     open: Open,
     within: PathBuf,
     disk: Option<MakeDisk>,
+    is_opaque: bool,
 }
 
 impl LocalFiles {
@@ -49,7 +50,8 @@ impl LocalFiles {
         F: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
     {
         let open: Open = Arc::new(move |path, opening| Box::pin(open(path, opening)));
-        Self { name: name.into(), open, within: std::env::temp_dir(), disk: None }
+        let within = std::env::temp_dir();
+        Self { name: name.into(), open, within, disk: None, is_opaque: false }
     }
 
     /// Makes its directories in this one, which has to exist, instead of the one for temporary
@@ -65,8 +67,15 @@ impl LocalFiles {
         Self { disk: Some(disk), ..self }
     }
 
+    /// Somebody else's library opens the files; see [`Place::is_opaque`].
+    #[must_use]
+    pub fn opaque(self) -> Self {
+        Self { is_opaque: true, ..self }
+    }
+
     fn place(&self, directory: Directory) -> Box<dyn Place> {
-        Box::new(Files::new(directory, self.open.clone(), self.disk))
+        let files = Files::new(directory, self.open.clone(), self.disk);
+        Box::new(Files { is_opaque: self.is_opaque, ..files })
     }
 }
 
@@ -128,16 +137,18 @@ struct Files {
     make_disk: Option<MakeDisk>,
     directory: Directory,
     open: Open,
+    is_opaque: bool,
 }
 
 impl Files {
     fn new(directory: Directory, open: Open, make_disk: Option<MakeDisk>) -> Self {
-        Self { disk: OnceLock::new(), make_disk, directory, open }
+        Self { disk: OnceLock::new(), make_disk, directory, open, is_opaque: false }
     }
 
     /// Another place of this kind.
     fn beside(&self, directory: Directory) -> Self {
-        Self::new(directory, self.open.clone(), self.make_disk)
+        let files = Self::new(directory, self.open.clone(), self.make_disk);
+        Self { is_opaque: self.is_opaque, ..files }
     }
 
     fn store_file(&self) -> PathBuf {
@@ -193,6 +204,10 @@ impl Place for Files {
 
     fn file(&self) -> Option<PathBuf> {
         Some(self.store_file())
+    }
+
+    fn is_opaque(&self) -> bool {
+        self.is_opaque
     }
 
     fn files(&self) -> Vec<PathBuf> {

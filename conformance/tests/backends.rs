@@ -5,19 +5,29 @@ mod keyrings;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ghostwire_store_conformance::{Disk, InMemory, LocalFiles, Opening, Suite};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_faulty_disk::FaultyDisk;
 use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
 use ghostwire_store_sqlite::LogLimits;
-use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
+use ghostwire_store_zqlite::{NativeOptions, ZqliteBackend, ZqliteOptions};
+use ghostwire_store_zqlite_native::Program;
+use ghostwire_store_zqlite_native::admission::{
+    Effort, Examination, LIMIT, Verdict, examine, verdict_path,
+};
 
 /// So small that what the checks write passes them.
 const LIMITS: LogLimits = LogLimits { checkpoint: 200 << 10, hold_out: 2 << 20, warn: 32 << 20 };
 
+/// What makes this program the child that loads the double of the ZQLite library.
+const CHILD: &str = "--zqlite-native";
+
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(CHILD) {
+        return ghostwire_store_zqlite_native::child::run();
+    }
     // The SQLite that both of them link is set up by libsql, or not at all.
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(ghostwire_store_libsql::prepare_process()).expect("SQLite is not in use yet");
@@ -51,6 +61,7 @@ fn main() -> ExitCode {
                 Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
             }),
         )
+        .backend(native())
         .exceptions(include_str!("exceptions.toml"))
         .main()
 }
@@ -66,4 +77,69 @@ fn zqlite(path: PathBuf, opening: &Opening) -> ZqliteOptions {
 
 fn faulty_disk(directory: &Path) -> std::io::Result<Box<dyn Disk>> {
     Ok(Box::new(FaultyDisk::under(directory)?))
+}
+
+/// The native engine, on the double of its library.
+fn native() -> LocalFiles {
+    LocalFiles::new("zqlite-native", |path, opening: Opening| async move {
+        // The copy from before a migration.
+        if std::fs::read(&path).is_ok_and(|content| content.starts_with(b"SQLite format 3")) {
+            let opened = keyrings::open(zqlite(path, &opening), opening.store).await?;
+            return Ok(Arc::new(opened) as Arc<dyn Backend>);
+        }
+        let double = Double::the_one();
+        // A place of its own for each store, and one test of the library for all.
+        if !opening.read_only && !verdict_path(&path).exists() {
+            double.vouch(&path)?;
+        }
+        let options = zqlite(path, &opening)
+            .native(NativeOptions::new(double.library.clone(), double.program.clone()));
+        let opened = keyrings::open(options, opening.store).await?;
+        Ok(Arc::new(opened) as Arc<dyn Backend>)
+    })
+    .opaque()
+}
+
+/// The double, found fit for places in the directory for temporary files.
+struct Double {
+    library: PathBuf,
+    program: Program,
+    verdict: Verdict,
+    _directory: tempfile::TempDir,
+}
+
+impl Double {
+    /// Writes a verdict as if everything had been tried, which only a full test can keep.
+    fn vouch(&self, store: &Path) -> ghostwire_store_core::error::Result<()> {
+        let mut text = serde_json::to_value(&self.verdict).expect("a verdict has a text");
+        let full = [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)];
+        let full = full.map(|(key, value)| (key.to_owned(), value.into()));
+        text.as_object_mut().expect("a verdict is an object").extend(full);
+        let path = verdict_path(store);
+        let failed = |error| ghostwire_store_sqlite::failed("no verdict", &path, error);
+        std::fs::write(&path, text.to_string()).map_err(failed)?;
+        let owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, owner).map_err(failed)
+    }
+
+    fn the_one() -> &'static Self {
+        static DOUBLE: OnceLock<Double> = OnceLock::new();
+        DOUBLE.get_or_init(|| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let library = ghostwire_zqlite_double::install(directory.path(), None);
+            let library = library.expect("the double is built with this test");
+            let path = std::env::current_exe().expect("this program");
+            let program = Program { path, arguments: vec![CHILD.into()] };
+            let examination = Examination {
+                program: program.clone(),
+                library: library.clone(),
+                store: directory.path().join("store.db"),
+                effort: Effort { kills_in_transaction: 1, kills_in_commit: 1, rows: 1_000 },
+                limit: LIMIT,
+            };
+            let report = examine(&examination, |_| {}).expect("the double can be tested");
+            let verdict = report.require().expect("the double passes").clone();
+            Self { library, program, verdict, _directory: directory }
+        })
+    }
 }

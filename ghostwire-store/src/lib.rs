@@ -67,6 +67,8 @@ pub mod jobs;
 #[cfg(feature = "zqlite")]
 pub mod keys;
 pub mod migration;
+#[cfg(feature = "zqlite-native")]
+pub mod native;
 mod open;
 mod retention;
 #[cfg(feature = "serve")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ghostwire_store::config::{BackendChoice, Config, JobOptions};
 use ghostwire_store::domain::*;
-use ghostwire_store::jobs::{Job, JobRecord, Jobs, Plan};
+use ghostwire_store::jobs::{Duty, Job, JobRecord, Jobs, Plan};
 use ghostwire_store::{ErrorKind, Opener, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -141,6 +141,96 @@ async fn under_a_clock_that_jumped_nothing_is_removed() {
     store.close().await.unwrap();
 }
 
+/// Instances of these names, each a second younger than the one before.
+async fn begin<const N: usize>(world: &World, names: [&str; N]) -> [InstanceId; N] {
+    let mut ids = Vec::new();
+    for name in names {
+        ids.push(world.store.instances().begin(name.parse().unwrap()).await.unwrap().id);
+        world.clock.advance(Duration::from_secs(1));
+    }
+    ids.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn the_first_of_the_instances_does_them_until_it_ends() {
+    let world = World::new().await;
+    let [one, two] = begin(&world, ["one", "two"]).await;
+    let [of_one, of_two] = [one, two].map(|id| world.jobs().instance(id));
+    for job in Job::ALL {
+        assert_eq!(of_one.run_in_turn(job).await, Some(true), "{job:?}");
+        assert_eq!(of_two.run_in_turn(job).await, None, "{job:?}");
+        let (done, left) = (record(&of_one, job), record(&of_two, job));
+        assert_eq!((done.runs, done.skipped, done.last_skipped), (1, 0, None));
+        assert_eq!((left.runs, left.skipped, left.last_success), (0, 1, None));
+        assert_eq!(left.last_skipped, Some(world.clock.now()));
+    }
+    // Who has no instance does them whoever else does.
+    assert_eq!(world.jobs().run_in_turn(Job::Sweep).await, Some(true));
+    world.store.instances().end(one).await.unwrap();
+    assert_eq!(of_one.run_in_turn(Job::Sweep).await, None);
+    assert_eq!(of_two.run_in_turn(Job::Sweep).await, Some(true));
+    // Who begins anew comes last.
+    let [again] = begin(&world, ["one"]).await;
+    let of_again = world.jobs().instance(again);
+    assert_eq!(of_again.run_in_turn(Job::Sweep).await, None);
+    assert_eq!(of_two.run_in_turn(Job::Sweep).await, Some(true));
+    world.store.close().await.unwrap();
+    assert_eq!(of_two.run_in_turn(Job::Sweep).await, Some(false), "who does them is not known");
+    assert_eq!(record(&of_two, Job::Sweep).failures, 1);
+}
+
+#[tokio::test]
+async fn the_next_instance_does_them_once_the_first_is_silent_for_long() {
+    let world = World::new().await;
+    let instances = world.store.instances();
+    let [one, two] = begin(&world, ["one", "two"]).await;
+    let [of_one, of_two] = [one, two].map(|id| world.jobs().instance(id));
+    // The first was seen two seconds ago.
+    world.clock.advance(Instance::LOST_AFTER - Duration::from_secs(2));
+    instances.beat(two).await.unwrap();
+    assert_eq!(of_two.run_in_turn(Job::Reap).await, None);
+    world.clock.advance(Duration::from_micros(1));
+    assert_eq!(of_two.run_in_turn(Job::Reap).await, Some(true));
+    // A sign of life, and it is the first again.
+    instances.beat(one).await.unwrap();
+    assert_eq!(of_two.run_in_turn(Job::Reap).await, None);
+    world.clock.advance(Instance::LOST_AFTER + Duration::from_secs(1));
+    let lost = world.store.as_instance(two).presence().disconnect_lost(Instance::LOST_AFTER).await;
+    assert_eq!(lost.unwrap(), 0);
+    assert_eq!(of_one.run_in_turn(Job::Reap).await, None, "it is over");
+    assert_eq!(of_two.run_in_turn(Job::Reap).await, Some(true));
+    world.store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_does_them_is_told_when_it_changes() {
+    let world = World::new().await;
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let own = watch::Sender::new(None);
+    let jobs = world.jobs().following_instance(&own).duty_observer(move |duty| {
+        let _ = told.send(duty);
+    });
+    assert_eq!(jobs.run_in_turn(Job::Sweep).await, None, "it has not begun");
+    let [one, two] = begin(&world, ["one", "two"]).await;
+    own.send_replace(Some(two));
+    for job in [Job::Sweep, Job::Reap, Job::Sweep] {
+        assert_eq!(jobs.run_in_turn(job).await, None);
+    }
+    world.store.instances().end(one).await.unwrap();
+    for job in [Job::Sweep, Job::Reap] {
+        assert_eq!(jobs.run_in_turn(job).await, Some(true));
+    }
+    world.store.instances().end(two).await.unwrap();
+    assert_eq!(jobs.run_in_turn(Job::Sweep).await, None);
+    drop(jobs);
+    let mut all = Vec::new();
+    while let Some(duty) = heard.recv().await {
+        all.push(duty);
+    }
+    assert_eq!(all, [Duty::Over, Duty::Elsewhere(one), Duty::Here, Duty::Over]);
+    world.store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn they_are_done_by_themselves_and_a_new_plan_holds_at_once() {
     let mut world = World::new().await;
@@ -151,7 +241,7 @@ async fn they_are_done_by_themselves_and_a_new_plan_holds_at_once() {
         checkpoint_seconds: 0,
         ..JobOptions::default()
     };
-    world.config.jobs = none;
+    world.config.jobs = none.clone();
     world.user("alice").await;
     let (told, mut runs) = mpsc::unbounded_channel();
     // By the system's clock.

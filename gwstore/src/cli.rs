@@ -148,6 +148,13 @@ pub(crate) enum Command {
     #[cfg(feature = "zqlite")]
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Test the ZQLite library, which a zqlite store can run on instead of SQLite.
+    #[cfg_attr(
+        not(feature = "zqlite-native"),
+        doc = "Not in this build: it needs the Cargo feature `zqlite-native`."
+    )]
+    #[command(subcommand)]
+    Native(NativeCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -217,8 +224,9 @@ away, series are pruned and rows brought up to the last block as `jobs` of the c
 
 SIGTERM and SIGINT end it: what was accepted is completed and the store closed, within \
 `serve.drain_seconds`; a second one ends it at once, and nothing that was acknowledged is lost. SIGHUP reads \
-the configuration again: `jobs`, `series`, `serve`, `switches` and `log.level` hold at once, other keys once \
-it is started anew, which is said. systemd is told of all that (Type=notify-reload); deploy/systemd has a unit.";
+the configuration again: `jobs` (but `jobs.instance`), `series`, `serve`, `switches` and `log.level` hold at \
+once, other keys once it is started anew, which is said. Of several processes on one store that have a \
+`jobs.instance` one does the jobs. systemd is told of all that (Type=notify-reload); deploy/systemd has a unit.";
 
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {
@@ -246,6 +254,30 @@ pub(crate) enum ClockCommand {
     Accept(ConfirmArgs),
     /// Bring what a clock that was ahead has dated back to the present.
     Repair(ConfirmArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NativeCommand {
+    /// Find out whether a library keeps what a store needs, in scratch files beside the configured store; 3 if
+    /// not. The verdict on the configured library is kept: the store is opened with that alone.
+    Check(NativeCheckArgs),
+}
+
+#[derive(Debug, Args)]
+#[cfg_attr(not(feature = "zqlite-native"), allow(dead_code))]
+pub(crate) struct NativeCheckArgs {
+    /// The library's file [default: the configured one].
+    pub(crate) library: Option<PathBuf>,
+    /// Kill so many processes inside a transaction.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(crate) kills_in_transaction: u32,
+    /// Kill so many processes during commits.
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub(crate) kills_in_commit: u32,
+    /// Store so many rows.
+    #[arg(long, value_name = "N", default_value_t = 50_000,
+        value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    pub(crate) rows: u32,
 }
 
 #[derive(Debug, Subcommand)]

@@ -45,6 +45,10 @@ const STACK: usize = 2 * 1024 * 1024;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
+    #[cfg(feature = "zqlite-native")]
+    if let Some(ended) = ghostwire_store::native::run_child() {
+        return ended;
+    }
     #[cfg(feature = "conformance")]
     if let Some(ended) = commands::conformance::run_child() {
         return ended;

@@ -264,8 +264,8 @@ metrics! {
 
     JOB_RUNS: Counter, "ghostwire.store.job.runs", "{run}", [JOB, ERROR], Development, "Runs of the jobs in the background: reap, sweep, retention, checkpoint.";
     JOB_DURATION: Histogram(DURATIONS), "ghostwire.store.job.duration", "s", [JOB], Development, "How long they took.";
-    JOB_LAST: Gauge, "ghostwire.store.job.last_success.timestamp", "s", [JOB], Development, "When each last ended well; until then, when it was first planned. Missing for a job that is never done.";
-    JOB_INTERVAL: Gauge, "ghostwire.store.job.interval", "s", [JOB], Development, "How often each is done. Missing for a job that is never done.";
+    JOB_LAST: Gauge, "ghostwire.store.job.last_success.timestamp", "s", [JOB], Development, "When each last ended well; until then, when it was first planned. Missing for a job that is never done, or by another process.";
+    JOB_INTERVAL: Gauge, "ghostwire.store.job.interval", "s", [JOB], Development, "How often each is done. Missing for a job that is never done, or by another process.";
     JOB_ITEMS: Counter, "ghostwire.store.job.items", "{item}", [JOB], Development, "What they dealt with: nodes, credentials, rows.";
 
     STATE_NOW: Gauge, "ghostwire.store.state", "{store}", [NAMESPACE, STATE], Development, "1 for the state that the store is in, 0 for the others.";

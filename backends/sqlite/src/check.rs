@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf, is_separator};
 
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::names::{ENGINE_FILES, LOCK_FILE};
+use crate::names::{
+    ENGINE_FILES, LOCK_FILE, NATIVE_FILE, NATIVE_LOCK_FILE, NATIVE_OPENING_FILE, native_files_of,
+    new_native_files_of,
+};
 use crate::opened::require_one_name;
 use crate::read::fill;
-use crate::{Access, FileKind, directory_of, failed, has_log, lock, with_suffix};
+use crate::{Access, FileKind, NATIVE_MARKER, directory_of, failed, has_log, lock, with_suffix};
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER: usize = 100;
@@ -122,6 +125,15 @@ pub(crate) fn nothing_was_here(path: &Path, exists: bool) -> Result<()> {
         .with("was", store)
         .with("lock", lock.display()));
     }
+    let native = with_suffix(path, NATIVE_FILE);
+    if !lock::is_absent(&native)? {
+        return Err(lost(
+            "here lies the database of a zqlite store on the native engine, and the store's file is gone or \
+             empty",
+            "restore the file; or, to begin anew, move the database away",
+        )
+        .with("database", native.display()));
+    }
     if !exists && has_log(path) {
         return Err(lost(
             "here lies the log of a store with commits in it, and its file is gone",
@@ -143,13 +155,16 @@ pub(crate) fn content(path: &Path, kind: FileKind, access: Access) -> Result<boo
 /// Refuses what lies beside the store's file under the name of an engine's and is none: at a pipe it
 /// would wait for ever, through a link or another name it would write what is somebody else's.
 pub(crate) fn engine_files(path: &Path) -> Result<()> {
-    for file in ENGINE_FILES.map(|suffix| with_suffix(path, suffix)) {
+    let locks = [NATIVE_LOCK_FILE, NATIVE_OPENING_FILE].map(|suffix| with_suffix(path, suffix));
+    let native = native_files_of(path).chain(new_native_files_of(path)).chain(locks);
+    for file in ENGINE_FILES.map(|suffix| with_suffix(path, suffix)).into_iter().chain(native) {
         match fs::symlink_metadata(&file) {
             Ok(metadata) if metadata.is_file() => require_one_name(&file)?,
             Ok(_) => {
                 return Err(Error::invalid(
                     "beside the store's file lies something that is not a regular file (a link, a \
-                     directory or a pipe) where SQLite's log, index or journal would be; move it away",
+                     directory or a pipe) where SQLite's log, index or journal or the ZQLite library's database \
+                     would be; move it away",
                 )
                 .with("path", file.display()));
             }
@@ -248,6 +263,25 @@ fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
         )
         .with("path", path.display()));
     }
+    let is_native = NATIVE_MARKER.get(..HEADER).is_some_and(|marker| bytes == *marker);
+    match (is_native, kind == FileKind::ZQLITE_NATIVE) {
+        (true, true) => return Ok(false),
+        (true, false) => {
+            return Err(Error::invalid(
+                "the file belongs to a zqlite store on the native engine; set zqlite.engine to `native`, or \
+                 name another file",
+            )
+            .with("path", path.display()));
+        }
+        (false, true) if bytes.starts_with(MAGIC) => {
+            return Err(Error::invalid(
+                "the file is a SQLite database, and not a zqlite store on the native engine; set zqlite.engine \
+                 to `embedded`, or name another file",
+            )
+            .with("path", path.display()));
+        }
+        _ => {}
+    }
     if filled < MAGIC.len() || !bytes.starts_with(MAGIC) {
         return Err(Error::invalid(
             "the file is not a ghostwire-store file; it was left as it is, name another",
@@ -261,6 +295,13 @@ fn header(path: &Path, kind: FileKind, access: Access) -> Result<bool> {
             .with("bytes", length)
             .with("expected", expected)
     };
+    if kind == FileKind::ZQLITE_NATIVE {
+        return Err(Error::corrupt(
+            "the file does not say that it belongs to a zqlite store on the native engine; restore it from a \
+             backup, or name another file",
+        )
+        .with("path", path.display()));
+    }
     if filled < HEADER {
         return Err(truncated(HEADER as u64));
     }

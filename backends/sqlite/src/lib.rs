@@ -57,10 +57,12 @@ use lock::{Lock, is_absent};
 use making::Making;
 pub use names::{
     COPY_FILE, ENGINE_FILES, EXPORT_PREFIX, KEY_FILE, KEYRING_FILE, KEYRING_FILES, LOCK_FILE,
-    RESERVE_FILE, ROOT_FILE, SCRATCH_PREFIX, SOCKET_FILE, files_of, is_beside, is_unfinished,
-    possible_stores_of, resolved,
+    NATIVE_FILE, NATIVE_LOCK_FILE, NATIVE_OPENING_FILE, NEW_NATIVE_FILE, RESERVE_FILE, ROOT_FILE,
+    SCRATCH_PREFIX, SOCKET_FILE, TEST_DIRECTORY, VERDICT_FILE, files_of, is_beside, is_unfinished,
+    native_files_of, new_native_files_of, possible_stores_of, resolved,
 };
 use opened::OpenedFiles;
+pub use opened::unconfirmed;
 pub use options::FileOptions;
 pub use pool::{PoolLimits, PoolMeter};
 pub use private::{create_private, create_private_directory, directory_of};
@@ -90,9 +92,18 @@ impl FileKind {
     /// The libsql backend's files: `GWLS`.
     pub const LIBSQL: Self = Self { name: "libsql", application_id: 0x4757_4C53 };
 
-    /// Every kind there is.
+    /// A zqlite store on the native engine: a file that only says so, beside the library's. `GWZN` is in no
+    /// header.
+    pub const ZQLITE_NATIVE: Self =
+        Self { name: "zqlite with the native engine", application_id: 0x4757_5A4E };
+
+    /// Every kind of SQLite file there is.
     pub const ALL: [Self; 2] = [Self::ZQLITE, Self::LIBSQL];
 }
+
+/// What is in the file of a store on the native engine.
+pub const NATIVE_MARKER: &[u8] = b"ghostwire-store: zqlite, native engine, 1\n\
+    The store is in the files beside this one whose names go on with `.native`.\n";
 
 /// How to open it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +177,7 @@ impl StoreFile {
         let mut lock = Lock::take(&lock_path, &path, access)?;
         // Somebody may have made or removed it before the lock was held.
         let (_, exists) = check::resolve(&path, access)?;
-        let making = (!exists).then(|| Making::begin(&path, lock.is_new())).transpose()?;
+        let making = (!exists).then(|| Making::begin(&path, kind, lock.is_new())).transpose()?;
         let is_new = !exists || check::content(&path, kind, access)?;
         if is_new {
             check::nothing_was_here(&path, exists)?;
@@ -256,7 +267,7 @@ impl StoreFile {
     /// # Errors
     /// `OutcomeUnknown`, because of what [`StoreFile::require_in_place`] gives.
     pub(crate) fn confirm_commit(&self) -> Result<()> {
-        self.files.require().map_err(opened::unconfirmed)
+        self.files.require().map_err(unconfirmed)
     }
 
     /// Call it when the engine has opened the file, and again if it closed its last connection, which
@@ -265,7 +276,14 @@ impl StoreFile {
     /// # Errors
     /// As [`StoreFile::require_in_place`].
     fn watch_log(&self) -> Result<()> {
-        self.files.watch_log(self.access != Access::ReadOnly)
+        match self.is_native() {
+            true => self.files.watch_database(),
+            false => self.files.watch_log(self.access != Access::ReadOnly),
+        }
+    }
+
+    fn is_native(&self) -> bool {
+        self.kind == FileKind::ZQLITE_NATIVE
     }
 
     /// Call it when the store is stored durably: from then on it stays, and no new one is made here
@@ -337,7 +355,9 @@ impl StoreFile {
         //
         // After a checkpoint that failed every commit is synchronised, but which pages were moved is
         // not known. Then they go first, so that the log is read anew and moved as a whole.
-        let is_trusted = self.log.is_trusted();
+        //
+        // The native engine has one process at a time for a store.
+        let is_trusted = self.log.is_trusted() && !self.is_native();
         if !is_trusted {
             *open = None;
             self.log.all_closed();
@@ -408,7 +428,16 @@ impl StoreFile {
     /// Says of a write that failed that there was no room for it, if so: SQLite does not know of quotas.
     /// Nothing of such a write is in a file.
     fn explain_full(&self, error: Error) -> Error {
-        if errors::is_failed_write(&error) && is_full(&self.path) {
+        match errors::is_failed_write(&error) {
+            true => self.explain(error),
+            false => error,
+        }
+    }
+
+    /// Says of any write that failed that there was no room for it, if so. Nothing of such a write is in a file.
+    #[must_use]
+    pub fn explain(&self, error: Error) -> Error {
+        if is_full(&self.path) {
             return Error::new(
                 ErrorKind::Exhausted,
                 "the disk is full, or the quota used up; make room on it",
@@ -441,6 +470,7 @@ impl StoreFile {
     pub fn total_bytes(&self) -> u64 {
         // The index of the log is no content, and comes and goes with connections.
         files_of(&self.path)
+            .chain(native_files_of(&self.path))
             .filter(|file| !file.as_os_str().as_encoded_bytes().ends_with(b"-shm"))
             .filter_map(|file| fs::metadata(file).ok())
             .map(|metadata| metadata.len())

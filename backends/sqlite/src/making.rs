@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use ghostwire_store_core::error::Result;
 
 use crate::lock::is_absent;
-use crate::names::{LOCK_FILE, RESERVE_FILE, files_of};
-use crate::with_suffix;
+use crate::names::{LOCK_FILE, RESERVE_FILE, files_of, native_files_of, new_native_files_of};
+use crate::{FileKind, with_suffix};
 
 /// The files that making a store may bring and that were not there. Dropped before the store is whole,
 /// it removes them; drop it while the lock is held and no engine has them open.
@@ -17,9 +17,12 @@ pub(crate) struct Making(Vec<PathBuf>);
 
 impl Making {
     /// Of a store whose own file is not there, and whose lock is held.
-    pub(crate) fn begin(store: &Path, lock_is_new: bool) -> Result<Self> {
+    pub(crate) fn begin(store: &Path, kind: FileKind, lock_is_new: bool) -> Result<Self> {
         let mut brought = Vec::new();
-        for file in files_of(store).chain([with_suffix(store, RESERVE_FILE)]) {
+        let native = (kind == FileKind::ZQLITE_NATIVE)
+            .then(|| native_files_of(store).chain(new_native_files_of(store)));
+        let native = native.into_iter().flatten();
+        for file in files_of(store).chain(native).chain([with_suffix(store, RESERVE_FILE)]) {
             if is_absent(&file)? {
                 brought.push(file);
             }

@@ -9,6 +9,27 @@ use crate::{directory_of, with_suffix};
 /// acknowledged commits.
 pub const ENGINE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
+/// Of a zqlite store on the native engine: the library's database.
+pub const NATIVE_FILE: &str = ".native";
+
+/// What that is called until it is whole.
+pub const NEW_NATIVE_FILE: &str = ".native.new";
+
+/// The lock of the process that has it open. It stays.
+pub const NATIVE_LOCK_FILE: &str = ".native.lock";
+
+/// The lock of the process that opens it. It stays, too.
+pub const NATIVE_OPENING_FILE: &str = ".native.opening";
+
+/// That database, the library's own files beside it, and those of SQLite, for the double that stands in
+/// for the library.
+const NATIVE_FILES: [&str; 6] = ["", "-wal", "-lock", "-writer", "-journal", "-shm"];
+
+/// Of such a store: what the self-test of the library found, and the test's scratch directory.
+pub const VERDICT_FILE: &str = ".verdict";
+/// Likewise.
+pub const TEST_DIRECTORY: &str = ".native-test";
+
 /// The file that keeps other processes out.
 pub const LOCK_FILE: &str = ".lock";
 
@@ -51,6 +72,13 @@ fn is_kept(suffix: &str) -> bool {
         Some(is_copy && is_kept(rest))
     };
     ENGINE_FILES.contains(&suffix)
+        || [NATIVE_FILE, NEW_NATIVE_FILE]
+            .iter()
+            .filter_map(|kept| suffix.strip_prefix(kept))
+            .any(|rest| NATIVE_FILES.contains(&rest))
+        || [NATIVE_LOCK_FILE, NATIVE_OPENING_FILE].contains(&suffix)
+        || suffix.strip_prefix(VERDICT_FILE).is_some_and(|rest| ["", ".part"].contains(&rest))
+        || suffix == TEST_DIRECTORY
         || [LOCK_FILE, KEY_FILE, KEYRING_FILE, ROOT_FILE, RESERVE_FILE, COPY_FILE].contains(&suffix)
         || [SOCKET_FILE, UNREADY_SOCKET].contains(&suffix)
         || suffix.strip_prefix(KEYRING_FILE).is_some_and(|rest| KEYRING_FILES.contains(&rest))
@@ -109,6 +137,20 @@ pub fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().ok().or_else(in_directory).unwrap_or_else(|| path.to_owned())
 }
 
+/// The library's files of a store on the native engine.
+pub fn native_files_of(store: &Path) -> impl Iterator<Item = PathBuf> {
+    native_files(with_suffix(store, NATIVE_FILE))
+}
+
+/// The same, of one that is being made.
+pub fn new_native_files_of(store: &Path) -> impl Iterator<Item = PathBuf> {
+    native_files(with_suffix(store, NEW_NATIVE_FILE))
+}
+
+fn native_files(native: PathBuf) -> impl Iterator<Item = PathBuf> {
+    NATIVE_FILES.into_iter().map(move |suffix| with_suffix(&native, suffix))
+}
+
 /// The store's file and SQLite's files beside it.
 pub fn files_of(store: &Path) -> impl Iterator<Item = PathBuf> {
     let beside = ENGINE_FILES.into_iter().map(|suffix| with_suffix(store, suffix));
@@ -131,6 +173,16 @@ mod tests {
             "-wal",
             "-shm",
             "-journal",
+            ".native",
+            ".native-wal",
+            ".native-writer",
+            ".native.new",
+            ".native.new-wal",
+            ".native.lock",
+            ".native.opening",
+            ".verdict",
+            ".verdict.part",
+            ".native-test",
             ".lock",
             ".key",
             ".key.0123456789abcdef.part",

@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use ghostwire_store_core::backend::{Displaced, FilePart};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 
-use crate::{failed, with_suffix};
+use crate::{NATIVE_FILE, failed, with_suffix};
 
 /// Tells a file from every other one that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +164,15 @@ impl OpenedFiles {
         self.require()
     }
 
+    /// Takes the library's database that is there for the one that the native engine has open.
+    pub(crate) fn watch_database(&self) -> Result<()> {
+        let path = with_suffix(&self.store.path, NATIVE_FILE);
+        let gone = lost(FilePart::Store, &path, Change::Gone);
+        let found = Opened::find(FilePart::Store, path)?.ok_or(gone)?;
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        self.require()
+    }
+
     /// Whether such a change was found, at what, and whether everything is where it was by now. Looks for no new one.
     pub(crate) fn displaced(&self) -> Option<(Displaced, FilePart)> {
         let (part, ..) = self.changed.get()?;
@@ -228,7 +237,8 @@ fn lost(part: FilePart, path: &Path, change: Change) -> Error {
 }
 
 /// What a commit gives of which it cannot be told whether anybody will find it again.
-pub(crate) fn unconfirmed(error: Error) -> Error {
+#[must_use]
+pub fn unconfirmed(error: Error) -> Error {
     Error::new(
         ErrorKind::OutcomeUnknown,
         "the commit was written, but maybe not to where the store's path leads",

@@ -15,10 +15,11 @@ use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
-use ghostwire_store_sqlite::{FileKind, StoreFile, Wanted};
+use ghostwire_store_sqlite::{StoreFile, Wanted};
 
 use crate::before_leak::Contents;
-use crate::engine::embedded::{self, First};
+use crate::engine::connect::Connect;
+use crate::engine::embedded::First;
 use crate::envelope::Envelope;
 use crate::head::{Pinned, Stored};
 use crate::open::Open;
@@ -31,6 +32,7 @@ use crate::verify::{Opened, verify};
 #[derive(Debug)]
 pub(crate) struct Inner {
     options: ZqliteOptions,
+    connect: Connect,
     /// For heads. Replaced by a newer generation of the keyring while nobody uses the connections.
     envelope: Mutex<Envelope>,
     engine_name: String,
@@ -77,15 +79,10 @@ impl Opened for WhileWanted<'_> {
 
 impl Inner {
     pub(crate) fn open(options: ZqliteOptions) -> Result<Self> {
-        if options.engine == EngineChoice::Native {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "this release has no native engine for zqlite; set the engine to `embedded`",
-            ));
-        }
+        let connect = Connect::of(&options)?;
         let began = Instant::now();
         let envelope = Envelope::new(options.keyring.as_ref())?;
-        let file = options.file.open(FileKind::ZQLITE)?;
+        let file = options.file.open(connect.kind())?;
         let empty = || {
             let mut stored = Stored::empty(options.file.store, options.file.schema);
             let (mut sealer, mut signature) = (envelope.sealer(None)?, Vec::new());
@@ -93,8 +90,8 @@ impl Inner {
             let head = sealer.seal_head(&stored)?;
             Ok(First { head, signature: is_signed.then_some(signature) })
         };
-        embedded::create(&file, empty)?;
-        let (mut open, mut stored) = file.undisturbed(Open::begin(&file, &envelope))?;
+        connect.create(&file, empty)?;
+        let (mut open, mut stored) = file.undisturbed(Open::begin(&file, &connect, &envelope))?;
         let access = (file.path(), options.file.read_only);
         let pin = (&options.pin, options.keyring.as_ref());
         let admitted = file.undisturbed(admit(pin, access, &open, &stored))?;
@@ -121,6 +118,7 @@ impl Inner {
             engine_name: open.engine.describe(),
             envelope: Mutex::new(envelope),
             options,
+            connect,
             status: Mutex::new(Some(Status { stored, file })),
             open: RwLock::new(Some(open)),
             pinning,
@@ -335,7 +333,7 @@ impl Inner {
         let mut open = self.alone();
         let mut found = Err(closed());
         let begin = || {
-            let (mut opened, mut stored) = Open::begin(&file, &self.envelope())?;
+            let (mut opened, mut stored) = Open::begin(&file, &self.connect, &self.envelope())?;
             if !self.options.file.read_only {
                 stored = opened.succeed(stored)?;
             }
@@ -385,6 +383,8 @@ impl Inner {
         let status = locked(&self.status).clone();
         let file = status.as_ref().map(|status| &status.file);
         let path = file.map_or(self.options.file.path.as_path(), |file| file.path());
+        // The ZQLite library does not tell of its log.
+        let with_log = file.filter(|_| self.options.engine == EngineChoice::Embedded);
         BackendInfo {
             name: "zqlite",
             engine: self.engine_name.clone(),
@@ -399,7 +399,7 @@ impl Inner {
             file: file.map(|file| file.info()),
             filesystem: file.and_then(|file| file.filesystem()),
             pool: file.map(|file| file.connections().info()),
-            log: file.map(|file| file.log().info()),
+            log: with_log.map(|file| file.log().info()),
             counters: *locked(&self.counters),
         }
     }

@@ -9,8 +9,9 @@
 //! damage is detected, tampering is not, and whoever reads the file reads its content.**
 //! [`BackendInfo::sealed`] tells which. Every record passes through `envelope`.
 //!
-//! What stores the blobs is the SQLite that the `libsql` crate links, too. It is not ZQLite, the
-//! database library of a similar name; that engine is refused.
+//! What stores the blobs is the SQLite that the `libsql` crate links, too: the embedded engine. With the
+//! feature `native` it can be ZQLite instead, the database library of a similar name, which a process of
+//! its own loads at run time.
 //!
 //! # Example
 //! ```
@@ -104,6 +105,9 @@ use ghostwire_store_core::threads::may_block;
 use ghostwire_store_crypto::keyring::Keyring;
 use ghostwire_store_sqlite::{Asked, FileKind, StoreFile, compact};
 
+use engine::connect::Connect;
+#[cfg(feature = "native")]
+pub use engine::native::NativeOptions;
 use envelope::Envelope;
 use inner::{Inner, locked};
 use open::Open;
@@ -144,8 +148,11 @@ impl ZqliteBackend {
     /// `Busy` if another program has it open.
     pub async fn compact(options: ZqliteOptions) -> Result<Compacted> {
         let work = move || {
+            Connect::require_embedded(&options)?;
             let envelope = Envelope::new(options.keyring.as_ref())?;
-            let open = |file: &Arc<StoreFile>| Open::begin(file, &envelope).map(|(open, _)| open);
+            let open = |file: &Arc<StoreFile>| {
+                Open::begin(file, &Connect::Embedded, &envelope).map(|(open, _)| open)
+            };
             compact(&options.file.path, FileKind::ZQLITE, open)
         };
         may_block(work).await.map_err(|error| error.during("zqlite.compact"))
@@ -185,8 +192,9 @@ impl ZqliteBackend {
                 return Err(Error::invalid("no pin is configured"));
             };
             let envelope = Envelope::new(options.keyring.as_ref())?;
-            let file = options.clone().read_only(true).file.open(FileKind::ZQLITE)?;
-            let (open, stored) = file.undisturbed(Open::begin(&file, &envelope))?;
+            let connect = Connect::of(&options)?;
+            let file = options.clone().read_only(true).file.open(connect.kind())?;
+            let (open, stored) = file.undisturbed(Open::begin(&file, &connect, &envelope))?;
             let pin = (pin, options.keyring.as_ref());
             let compared = file.undisturbed(report(pin, &open, &stored));
             open.engine.close()?;

@@ -13,10 +13,10 @@ use ghostwire_store_core::block::{EncodedBlock, Serial};
 use ghostwire_store_core::chain::Chain;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::schema::RowKey;
-use ghostwire_store_sqlite::{Compact, Database, StoreFile};
+use ghostwire_store_sqlite::{Compact, StoreFile};
 
 use crate::before_leak::Contents;
-use crate::engine::embedded::{Embedded, Layout, layout1};
+use crate::engine::connect::Connect;
 use crate::engine::{Batch, Engine, SeriesRange, Snapshot};
 use crate::envelope::{Envelope, Kind, older, version_of};
 use crate::head::Stored;
@@ -62,18 +62,21 @@ pub(crate) struct Open {
 impl Open {
     /// Connects to a store that was made, and learns from what is stored where it stands. The envelope
     /// is one for heads.
-    pub(crate) fn begin(file: &Arc<StoreFile>, envelope: &Envelope) -> Result<(Self, Stored)> {
-        Self::begin_unnamed(file, envelope)
+    pub(crate) fn begin(
+        file: &Arc<StoreFile>,
+        connect: &Connect,
+        envelope: &Envelope,
+    ) -> Result<(Self, Stored)> {
+        Self::begin_unnamed(file, connect, envelope)
             .map_err(|error| error.with("path", file.path().display()))
     }
 
-    fn begin_unnamed(file: &Arc<StoreFile>, envelope: &Envelope) -> Result<(Self, Stored)> {
-        let moment = |layout, head: &[u8]| match layout {
-            Layout::First => layout1::moment(head),
-            Layout::Current => envelope.open_head(head).map(|stored| stored.moment()),
-        };
-        let carry = |database: &Database<_>| layout1::carry_forward(database, envelope);
-        let engine: Box<dyn Engine> = Box::new(Embedded::open(file, moment, carry)?);
+    fn begin_unnamed(
+        file: &Arc<StoreFile>,
+        connect: &Connect,
+        envelope: &Envelope,
+    ) -> Result<(Self, Stored)> {
+        let engine = connect.open(file, envelope)?;
         let mut snapshot = engine.snapshot()?;
         let head = snapshot.head().to_vec();
         let mut stored = envelope.open_head(&head)?;

@@ -7,6 +7,8 @@ use ghostwire_store_core::schema::Schema;
 use ghostwire_store_crypto::keyring::Keyring;
 use ghostwire_store_sqlite::{FileOptions, LogLimits};
 
+#[cfg(feature = "native")]
+use crate::engine::native::NativeOptions;
 use crate::pinning::PinChoice;
 use crate::series::memtable::Limits;
 
@@ -17,7 +19,8 @@ pub enum EngineChoice {
     /// The SQLite that is linked into the program.
     #[default]
     Embedded,
-    /// The ZQLite library. Not in this release: opening gives `Unsupported`.
+    /// The ZQLite library, in a process of its own. Without the feature `native`, and with a library that did not
+    /// pass its self-test, opening gives `Unsupported`.
     Native,
 }
 
@@ -26,6 +29,8 @@ pub enum EngineChoice {
 pub struct ZqliteOptions {
     pub(crate) file: FileOptions,
     pub(crate) engine: EngineChoice,
+    #[cfg(feature = "native")]
+    pub(crate) native: Option<NativeOptions>,
     /// `None`: the store is plain.
     pub(crate) keyring: Option<Keyring>,
     pub(crate) pin: PinChoice,
@@ -40,7 +45,23 @@ impl ZqliteOptions {
     pub fn new(path: impl Into<PathBuf>, store: StoreId) -> Self {
         let file = FileOptions::new(path, store);
         let (engine, limits) = (EngineChoice::default(), Limits::default());
-        Self { file, engine, keyring: None, pin: PinChoice::default(), limits }
+        Self {
+            file,
+            engine,
+            #[cfg(feature = "native")]
+            native: None,
+            keyring: None,
+            pin: PinChoice::default(),
+            limits,
+        }
+    }
+
+    /// Chooses the native engine, with this library.
+    #[cfg(feature = "native")]
+    #[must_use]
+    pub fn native(mut self, native: NativeOptions) -> Self {
+        (self.engine, self.native) = (EngineChoice::Native, Some(native));
+        self
     }
 
     /// Chooses what stores the blobs.

@@ -9,6 +9,7 @@ use ghostwire_store_core::backend::{Compacted, Head};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::{Compact, FileKind, compact};
 
+use crate::engine::connect::Connect;
 use crate::engine::embedded::{Rewriter, write_anew};
 use crate::envelope::{Envelope, Kind};
 use crate::head::Stored;
@@ -27,6 +28,7 @@ pub(crate) enum Form {
 
 /// Writes a store that nobody has open anew, in another form. The options have the keyring.
 pub(crate) fn reframe(options: &ZqliteOptions, form: Form) -> Result<Compacted> {
+    Connect::require_embedded(options)?;
     let Some(keyring) = &options.keyring else {
         return Err(Error::new(ErrorKind::Crypto, "there is no keyring; name one"));
     };
@@ -39,7 +41,7 @@ pub(crate) fn reframe(options: &ZqliteOptions, form: Form) -> Result<Compacted> 
     compact(&options.file.path, FileKind::ZQLITE, |file| {
         // The store is opened first, and then its copy.
         let envelope = if is_copy.replace(true) { to } else { from };
-        let (open, stored) = Open::begin(file, envelope)?;
+        let (open, stored) = Open::begin(file, &Connect::Embedded, envelope)?;
         let side = stored.head.side;
         if side.as_bytes() != keyring.store() {
             return Err(Error::new(

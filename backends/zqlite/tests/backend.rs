@@ -218,8 +218,13 @@ async fn a_store_is_only_made_when_told_to() {
     assert_eq!(*error.kind(), ErrorKind::NotFound);
     let native = options(&path).engine(EngineChoice::Native);
     let error = ZqliteBackend::open(native).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("`embedded`"), "{error}");
+    // It needs a library, and the feature.
+    let expected = match cfg!(feature = "native") {
+        true => (ErrorKind::InvalidArgument, "zqlite.library"),
+        false => (ErrorKind::Unsupported, "`embedded`"),
+    };
+    assert_eq!(*error.kind(), expected.0);
+    assert!(error.to_string().contains(expected.1), "{error}");
     assert!(!path.exists());
 }
 

@@ -26,4 +26,7 @@ impl Instance {
     pub const BEAT_SECONDS: u64 = 5;
     /// For less than two signs of life nobody is lost.
     pub const LEAST_UNSEEN: Duration = Duration::from_secs(2 * Self::BEAT_SECONDS);
+    /// One that was not seen for longer, in the store's time, is taken for lost, unless whoever asks has
+    /// reasons for another time.
+    pub const LOST_AFTER: Duration = Duration::from_secs(30);
 }

@@ -1,6 +1,8 @@
 //! The one table of known keys. Validation, hints, `explain` and the documentation derive from it;
 //! the defaults are those of [`Config`].
 
+use ghostwire_store_core::domain::InstanceName;
+
 use super::names::{
     self, BackendKind, LogFormat, LogLevelName, MigrationStage, PinMode, PostgresDurability,
     PostgresTls, Role, SocketMode, SwitchState, ZqliteEngine, materialize_named,
@@ -215,10 +217,26 @@ pub(super) static KEYS: &[Key] = &[
     Key::store(
         "zqlite.engine",
         Kind::Choice(ZqliteEngine::NAMES),
-        "What the store runs on: the SQLite that is linked in, or the ZQLite library, which this release refuses.",
+        "What the store runs on: the SQLite that is linked in, or the ZQLite library in a process of its own, which needs the feature `zqlite-native` and `library`.",
         |s| zqlite(s).map(|o| Value::text(o.engine)),
         |s, v| with_zqlite(s, ZqliteEngine::from_name(v.as_text()?)?, |o, e| o.engine = e),
     ),
+    Key::store(
+        "zqlite.library",
+        Kind::Path,
+        "The ZQLite library's file, for `engine = \"native\"`. It is used once it has passed `gwstore native check`.",
+        |s| zqlite(s)?.library.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.library = Some(path)),
+    )
+    .unless_set("none"),
+    Key::store(
+        "zqlite.program",
+        Kind::Path,
+        "The program that loads that library, in a process of its own: `gwstore`, built with `zqlite-native`.",
+        |s| zqlite(s)?.program.clone().map(Value::Path),
+        |s, v| with_zqlite(s, v.into_path()?, |o, path| o.program = Some(path)),
+    )
+    .unless_set("`gwstore` beside the program that opens the store"),
     Key::store(
         "zqlite.materialize",
         Kind::Choice(names::MATERIALIZE),
@@ -675,6 +693,14 @@ pub(super) static KEYS: &[Key] = &[
         |c| Some(Value::Integer(c.serve.drain_delay_ms)),
         |c, v| v.integer().map(|n| c.serve.drain_delay_ms = n),
     ),
+    Key::field(
+        "jobs.instance",
+        Kind::InstanceName,
+        "What this process of `gwstore serve` is called among several on one store, of which one then does the jobs. Each needs a name of its own, the same after a restart: a process that begins under a name ends the other one that has it.",
+        |c| c.jobs.instance.as_ref().map(Value::text),
+        |c, v| InstanceName::new(v.as_text()?).ok().map(|name| c.jobs.instance = Some(name)),
+    )
+    .unless_set("none: this process does the jobs, whoever else does them"),
     Key::field(
         "jobs.reap_seconds",
         INTERVAL,

@@ -76,7 +76,7 @@ named_enum! {
     ZqliteEngine {
         /// The SQLite core that is linked in.
         Embedded = "embedded",
-        /// The ZQLite library; refused in this release.
+        /// The ZQLite library, in a process of its own.
         Native = "native",
     }
 }

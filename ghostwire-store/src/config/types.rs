@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ghostwire_store_core::domain::InstanceName;
 use ghostwire_store_core::options::Materialize;
 use ghostwire_store_sqlite::{
     KEY_FILE, KEYRING_FILE, ROOT_FILE, SOCKET_FILE, resolved, with_suffix,
@@ -252,6 +253,10 @@ pub struct ZqliteOptions {
     pub path: PathBuf,
     /// What the store runs on.
     pub engine: ZqliteEngine,
+    /// The ZQLite library's file, for the native engine.
+    pub library: Option<PathBuf>,
+    /// The program that loads it: `gwstore`, by default the one beside this program.
+    pub program: Option<PathBuf>,
     /// When blocks become rows.
     pub materialize: Materialize,
     /// Whether it is sealed: a plain store is refused then, and a sealed one otherwise.
@@ -277,6 +282,8 @@ impl Default for ZqliteOptions {
         Self {
             path: PathBuf::from("data/ghostwire.zqlite"),
             engine: ZqliteEngine::Embedded,
+            library: None,
+            program: None,
             materialize: Materialize::Checkpoint,
             sealed: true,
             keyring_file: None,
@@ -469,9 +476,12 @@ impl Default for ServeOptions {
     }
 }
 
-/// How often what is done; 0 is never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How often what is done, 0 is never; and by whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobOptions {
+    /// What this process is called among those that share the store, of which one does the jobs. `None` does
+    /// them whoever else does. No two processes may have one name.
+    pub instance: Option<InstanceName>,
     /// Seconds between two searches for ephemeral nodes to be reaped.
     pub reap_seconds: u64,
     /// Seconds between two searches for what expired.
@@ -487,6 +497,7 @@ pub struct JobOptions {
 impl Default for JobOptions {
     fn default() -> Self {
         Self {
+            instance: None,
             reap_seconds: 60,
             sweep_seconds: 600,
             keep_expired_days: 30,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use ghostwire_store_core::domain::InstanceName;
 use ghostwire_store_core::error::{Error, ErrorKind};
 
 use super::hint;
@@ -77,6 +78,7 @@ pub(super) enum Kind {
     VariableName,
     Name,
     StoreName,
+    InstanceName,
     /// Where to listen.
     Address,
     /// Where something is sent to over HTTP.
@@ -110,6 +112,9 @@ impl fmt::Display for Kind {
                 "a name of 1 to {LONGEST_STORE_NAME} lowercase letters, digits, \"-\" and \"_\" that \
                  begins with a letter"
             ),
+            Self::InstanceName => {
+                f.write_str("a name of 1 to 64 letters, digits, \"-\", \"_\", \".\" and \":\"")
+            }
         }
     }
 }
@@ -154,6 +159,7 @@ impl Kind {
                 | Self::VariableName
                 | Self::Name
                 | Self::StoreName
+                | Self::InstanceName
                 | Self::Address
                 | Self::Endpoint
                 | Self::Host,
@@ -230,6 +236,10 @@ impl Kind {
                     Err(Refusal::Malformed)
                 }
             }
+            (Self::InstanceName, Value::Text(name)) => match InstanceName::new(name) {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Refusal::Malformed),
+            },
             (Self::Address, Value::Text(text)) => match address(text) {
                 Some(_) => Ok(()),
                 None => Err(Refusal::Malformed),
@@ -453,6 +463,13 @@ mod tests {
         }
         for bad in ["", "1", "-a", "_a", "Main", "a.b", "größe", &"x".repeat(33)] {
             let refused = Kind::StoreName.read(&text(bad), false);
+            assert_eq!(refused, Err(Refusal::Malformed), "{bad}");
+        }
+        for good in ["control-1", "Control_1.example.org:8080", &"x".repeat(64)] {
+            assert_eq!(Kind::InstanceName.read(&text(good), false), Ok(Value::text(good)));
+        }
+        for bad in ["", "a b", "größe", "a/b", &"x".repeat(65)] {
+            let refused = Kind::InstanceName.read(&text(bad), false);
             assert_eq!(refused, Err(Refusal::Malformed), "{bad}");
         }
         let variable = Kind::VariableName;

@@ -26,7 +26,19 @@
 //! shutdown::drain(store.as_ref(), std::time::Duration::from_secs(30)).await
 //! # }
 //! ```
+//!
+//! Where several control planes share a store, one of them does the jobs: of the
+//! [instances](crate::Store::instances) that live the one that began first. Each says which one it is
+//! ([`Jobs::instance`], or [`Jobs::following_instance`] for a process that begins anew), and has to beat.
+//! Before a job that is due it looks whether another instance began before; the job is left to that one then,
+//! and looked at again after its interval, or after a minute if that is shorter. So the next one takes over as soon
+//! as it looks after the first has ended, or was not seen for
+//! [30 seconds](crate::domain::Instance::LOST_AFTER). One that has just started looks first when the job is due
+//! first, after a tenth of its interval. Nothing is lost in between, and nothing goes wrong if two
+//! do a job for a moment: each job is a series of ordinary commands, which find nothing to do the second time.
+//! But every instance on the store has to do its jobs so: one that lives and runs none keeps the others from them.
 
+mod duty;
 mod records;
 mod run;
 mod schedule;
@@ -37,6 +49,7 @@ use serde::Serialize;
 
 use crate::config::{Config, SeriesOptions};
 
+pub use duty::{Duty, whose_turn};
 pub use records::{JobRecord, Records};
 pub use run::{JobRun, Jobs};
 

@@ -33,6 +33,11 @@ pub struct JobRecord {
     pub last_error: Option<String>,
     /// Since when it is being done.
     pub running_since: Option<Timestamp>,
+    /// How often it was due and left to another instance, or not done because this one was over. Those are no
+    /// runs.
+    pub skipped: u64,
+    /// When that was so last.
+    pub last_skipped: Option<Timestamp>,
 }
 
 impl JobRecord {
@@ -48,6 +53,8 @@ impl JobRecord {
             items: 0,
             last_error: None,
             running_since: None,
+            skipped: 0,
+            last_skipped: None,
         }
     }
 
@@ -102,6 +109,13 @@ impl Records {
 
     pub(super) fn begun(&self, job: Job, at: Timestamp) {
         self.change(job, |record| record.running_since = Some(at));
+    }
+
+    pub(super) fn skipped(&self, job: Job, at: Timestamp) {
+        self.change(job, |record| {
+            record.skipped += 1;
+            record.last_skipped = Some(at);
+        });
     }
 
     pub(super) fn ended(&self, run: &JobRun) {

@@ -1,17 +1,17 @@
 //! Doing the jobs: the shell around the schedule.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ghostwire_store_core::Store;
-use ghostwire_store_core::domain::{Clock, SystemClock, Timestamp};
+use ghostwire_store_core::domain::{Clock, InstanceId, SystemClock, Timestamp};
 use ghostwire_store_core::error::Result;
 use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::schedule::Schedule;
-use super::{Job, Plan, Records};
+use super::{Duty, Job, Plan, Records, whose_turn};
 use crate::retention::apply_retention;
 
 /// A timer is set for no longer: what goes on while the machine sleeps is looked at again.
@@ -37,6 +37,11 @@ pub struct Jobs {
     plan: watch::Sender<Plan>,
     records: Records,
     observer: Box<dyn Fn(&JobRun) + Send + Sync>,
+    /// Which instance does them; without one whoever has them does.
+    instance: Option<watch::Sender<Option<InstanceId>>>,
+    duty_observer: Box<dyn Fn(Duty) + Send + Sync>,
+    /// What was told of it last.
+    told: Mutex<Option<Duty>>,
 }
 
 impl fmt::Debug for Jobs {
@@ -55,6 +60,9 @@ impl Jobs {
             plan: watch::Sender::new(plan),
             records: Records::new(),
             observer: Box::new(|_| {}),
+            instance: None,
+            duty_observer: Box::new(|_| {}),
+            told: Mutex::new(None),
         }
     }
 
@@ -72,6 +80,40 @@ impl Jobs {
         self
     }
 
+    /// Does them as this instance, so only while no other that lives began before; see [`whose_turn`]. Without
+    /// one they are done whoever else does them.
+    ///
+    /// ```no_run
+    /// # async fn example(store: std::sync::Arc<dyn ghostwire_store::Store>) -> ghostwire_store::Result<()> {
+    /// use ghostwire_store::jobs::{Job, Jobs, Plan};
+    ///
+    /// let instance = store.instances().begin("control-1".parse()?).await?;
+    /// let jobs = Jobs::new(store.clone(), Plan::default()).instance(instance.id);
+    /// assert_eq!(jobs.run_in_turn(Job::Sweep).await, Some(true));
+    /// store.instances().end(instance.id).await?;
+    /// assert_eq!(jobs.run_in_turn(Job::Sweep).await, None);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn instance(self, id: InstanceId) -> Self {
+        self.following_instance(&watch::Sender::new(Some(id)))
+    }
+
+    /// As [`instance`](Self::instance), of a process that begins anew when its instance is over, under another
+    /// id. While there is none, nothing is done.
+    #[must_use]
+    pub fn following_instance(mut self, instance: &watch::Sender<Option<InstanceId>>) -> Self {
+        self.instance = Some(instance.clone());
+        self
+    }
+
+    /// Tells this when it is first known who does them, and each time that changes. Never without an instance.
+    #[must_use]
+    pub fn duty_observer(mut self, observer: impl Fn(Duty) + Send + Sync + 'static) -> Self {
+        self.duty_observer = Box::new(observer);
+        self
+    }
+
     /// What came of them so far.
     #[must_use]
     pub fn records(&self) -> Records {
@@ -85,8 +127,8 @@ impl Jobs {
         self
     }
 
-    /// Does each job when it is due, for ever, one at a time. Dropping the future ends that: what a job had
-    /// begun to write is stored or not, as with any write that is not waited for.
+    /// Does each job when it is due and this instance's turn, for ever, one at a time. Dropping the future ends
+    /// that: what a job had begun to write is stored or not, as with any write that is not waited for.
     pub async fn run(self) {
         let mut plan = self.plan.subscribe();
         let mut schedule = Schedule::new(&plan.borrow_and_update(), self.clock.elapsed());
@@ -95,8 +137,10 @@ impl Jobs {
             let next = schedule.next(self.clock.elapsed());
             let wait = next.map_or(LONGEST_WAIT, |(_, wait)| wait.min(LONGEST_WAIT));
             if let Some((job, Duration::ZERO)) = next {
-                let succeeded = self.run_one(job).await;
-                schedule.ended(job, self.clock.elapsed(), succeeded);
+                match self.run_in_turn(job).await {
+                    Some(succeeded) => schedule.ended(job, self.clock.elapsed(), succeeded),
+                    None => schedule.skipped(job, self.clock.elapsed()),
+                }
                 continue;
             }
             tokio::select! {
@@ -115,13 +159,69 @@ impl Jobs {
         Job::ALL.into_iter().for_each(|job| self.records.planned(job, plan.every(job)));
     }
 
-    /// Does a job now, and tells whether it succeeded.
+    /// Does a job now if it is this instance's turn, and tells whether it succeeded; `None` if it is not. Where
+    /// that cannot be told, since the store does not answer or its clock jumped ahead, the job has failed.
+    pub async fn run_in_turn(&self, job: Job) -> Option<bool> {
+        let begun = Instant::now();
+        match self.duty().await {
+            Ok(Duty::Here) => Some(self.run_one(job).await),
+            Ok(Duty::Elsewhere(_) | Duty::Over) => {
+                self.records.skipped(job, self.clock.now());
+                None
+            }
+            Err(error) => Some(self.ended(job, begun, Err(error))),
+        }
+    }
+
+    /// Who does them, by what is stored now.
+    async fn duty(&self) -> Result<Duty> {
+        let Some(instance) = &self.instance else { return Ok(Duty::Here) };
+        let own = *instance.borrow();
+        let found = match own {
+            Some(own) => {
+                let view = self.store.fresh_view().await?;
+                // Others may have written later than this machine's clock says.
+                let now = self.store.clock().now()?.max(view.time());
+                whose_turn(view.instances().iter(), now, own)
+            }
+            None => Duty::Over,
+        };
+        self.tell(found);
+        Ok(found)
+    }
+
+    fn tell(&self, found: Duty) {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).replace(found);
+        if told == Some(found) {
+            return;
+        }
+        match found {
+            Duty::Here => tracing::info!(name: "jobs_here", "this instance does the jobs"),
+            Duty::Elsewhere(first) => tracing::info!(
+                name: "jobs_elsewhere",
+                instance = %first,
+                "another instance, which began before, does the jobs"
+            ),
+            Duty::Over => tracing::warn!(
+                name: "jobs_over",
+                "this instance has not begun, or is over: it does no jobs until it begins"
+            ),
+        }
+        (self.duty_observer)(found);
+    }
+
+    /// Does a job now, whoever's turn it is, and tells whether it succeeded.
     pub async fn run_one(&self, job: Job) -> bool {
         let plan = self.plan.borrow().clone();
         self.records.begun(job, self.clock.now());
         let begun = Instant::now();
         let span = tracing::debug_span!("job", job = job.name());
         let outcome = perform(job, self.store.as_ref(), &plan).instrument(span).await;
+        self.ended(job, begun, outcome)
+    }
+
+    /// Notes and tells what came of a run, and gives whether it succeeded.
+    fn ended(&self, job: Job, begun: Instant, outcome: Result<Option<u64>>) -> bool {
         let run = JobRun { job, at: self.clock.now(), took: begun.elapsed(), outcome };
         self.records.ended(&run);
         (self.observer)(&run);

@@ -7,6 +7,10 @@ use super::{Job, Plan};
 /// A job that failed is tried again after this, and then after twice as long each time, up to its interval.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
 
+/// One that another instance does is looked at again after this, or its interval: so long, at most, nobody does it
+/// once that one is gone.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
 /// When each job is done next.
 #[derive(Debug, Clone)]
 pub(super) struct Schedule {
@@ -74,6 +78,13 @@ impl Schedule {
             failures => FIRST_RETRY.saturating_mul(1 << (failures - 1).min(16)).min(entry.every),
         };
         entry.due = now.saturating_add(pause);
+    }
+
+    /// It was due at this time, and left to another instance.
+    pub(super) fn skipped(&mut self, job: Job, now: Duration) {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.job == job) else { return };
+        entry.failures = 0;
+        entry.due = now.saturating_add(entry.every.min(LOOK_AGAIN));
     }
 }
 
@@ -154,6 +165,24 @@ mod tests {
         // One that is done more often than that is not put off.
         schedule.ended(Job::Reap, Duration::ZERO, false);
         assert_eq!(schedule.wait(Job::Reap, Duration::ZERO), Some(seconds(10)));
+    }
+
+    #[test]
+    fn what_another_one_does_is_looked_at_again_within_a_minute() {
+        let plan = Plan { reap: Some(seconds(20)), ..plan() };
+        let mut schedule = Schedule::new(&plan, Duration::ZERO);
+        for (job, wait) in [(Job::Reap, 20), (Job::Sweep, 60)] {
+            schedule.ended(job, seconds(100), false);
+            schedule.skipped(job, seconds(200));
+            assert_eq!(schedule.wait(job, seconds(200)), Some(seconds(wait)));
+        }
+        // How often it failed here before is forgotten.
+        schedule.ended(Job::Sweep, seconds(300), false);
+        assert_eq!(schedule.wait(Job::Sweep, seconds(300)), Some(FIRST_RETRY));
+        schedule.ended(Job::Sweep, seconds(400), true);
+        assert_eq!(schedule.wait(Job::Sweep, seconds(400)), Some(seconds(600)));
+        schedule.skipped(Job::Retention, seconds(400));
+        assert_eq!(schedule.wait(Job::Retention, seconds(400)), None);
     }
 
     #[test]

@@ -359,7 +359,13 @@ impl<'c> Opener<'c> {
         self.config.check()?;
         self.check_key_place()?;
         match &self.config.backend {
-            BackendChoice::Zqlite(options) => StoreFile::probe(&options.path, FileKind::ZQLITE),
+            BackendChoice::Zqlite(options) => {
+                let kind = match options.engine {
+                    config::ZqliteEngine::Embedded => FileKind::ZQLITE,
+                    config::ZqliteEngine::Native => FileKind::ZQLITE_NATIVE,
+                };
+                StoreFile::probe(&options.path, kind)
+            }
             BackendChoice::Libsql(options) => StoreFile::probe(&options.path, FileKind::LIBSQL),
             BackendChoice::Postgres(_) | BackendChoice::Memory => Ok(()),
         }
@@ -462,6 +468,12 @@ impl<'c> Opener<'c> {
             #[cfg(feature = "zqlite")]
             BackendChoice::Zqlite(options) => {
                 use ghostwire_store_zqlite::{ZqliteBackend, ZqliteOptions};
+                if options.engine == config::ZqliteEngine::Native {
+                    return Err(Error::new(
+                        ErrorKind::Unsupported,
+                        "a store on the native engine is not compacted; export it, and import it into a new one",
+                    ));
+                }
                 let mut wanted = ZqliteOptions::new(&options.path, NO_STORE);
                 let opener = self.clone().create(false);
                 if let Some(unlocked) = opener.unlock(options, NO_STORE).await? {
@@ -500,15 +512,19 @@ impl<'c> Opener<'c> {
         store: StoreId,
         key: Option<&Key>,
     ) -> Result<Beneath> {
-        use ghostwire_store_zqlite::{EngineChoice, ZqliteOptions};
+        use ghostwire_store_zqlite::ZqliteOptions;
 
         use crate::keys::LiveKeys;
-        let engine = match options.engine {
-            config::ZqliteEngine::Embedded => EngineChoice::Embedded,
-            config::ZqliteEngine::Native => EngineChoice::Native,
-        };
-        let mut wanted = ZqliteOptions::new(&options.path, store)
-            .engine(engine)
+        let mut wanted = ZqliteOptions::new(&options.path, store);
+        #[cfg(feature = "zqlite-native")]
+        if options.engine == config::ZqliteEngine::Native {
+            wanted = wanted.native(crate::native::engine(self.config, options)?);
+        }
+        #[cfg(not(feature = "zqlite-native"))]
+        if options.engine == config::ZqliteEngine::Native {
+            wanted = wanted.engine(ghostwire_store_zqlite::EngineChoice::Native);
+        }
+        wanted = wanted
             .pin(self.pin_choice(options, key)?)
             .create(self.may_make())
             .read_only(self.read_only);

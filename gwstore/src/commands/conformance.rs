@@ -106,7 +106,8 @@ fn moved(config: &Config, path: PathBuf) -> Config {
     let mut config = config.clone();
     match &mut config.backend {
         BackendChoice::Zqlite(options) => {
-            options.path = path;
+            let earlier = std::mem::replace(&mut options.path, path);
+            lend_verdict(&earlier, &options.path);
             // Cases copy stores without what lies beside them.
             options.sealed = false;
         }
@@ -115,6 +116,20 @@ fn moved(config: &Config, path: PathBuf) -> Config {
     }
     config
 }
+
+/// A scratch store on the native engine is opened by the verdict on the configured one's library.
+#[cfg(feature = "zqlite-native")]
+fn lend_verdict(from: &Path, to: &Path) {
+    use ghostwire_store::native::verdict_path;
+    let to = verdict_path(to);
+    // Without one it is refused, and the refusal says why.
+    if !to.exists() {
+        let _ = std::fs::copy(verdict_path(from), to);
+    }
+}
+
+#[cfg(not(feature = "zqlite-native"))]
+fn lend_verdict(_: &Path, _: &Path) {}
 
 /// Runs it, and says what was found.
 pub(super) async fn run(

@@ -149,6 +149,8 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
     let (keyring, root) = (files.first().cloned(), files.get(1).filter(|root| !root.exists()));
     let root = root.cloned();
     let key_is_new = key.as_deref().map(hash_key_is_absent).transpose()?.unwrap_or(false);
+    #[cfg(feature = "zqlite-native")]
+    super::native::admit(config)?;
     // Who is second must not believe to have made it, nor leave a key that is of nothing.
     let only_new = found == InDatabase::Nothing;
     let store = opener(config).create(true).only_new(only_new).open().await?;

@@ -23,6 +23,8 @@ mod list;
 pub(crate) mod live;
 mod manual;
 mod migrate;
+#[cfg(feature = "zqlite-native")]
+mod native;
 #[cfg(feature = "zqlite")]
 mod pin;
 mod seal;
@@ -172,6 +174,12 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Pin(command) => pin::run(&config, command, shell).await,
         #[cfg(not(feature = "zqlite"))]
         Command::Pin(_) => Err(not_built("zqlite")),
+        #[cfg(feature = "zqlite-native")]
+        Command::Native(crate::cli::NativeCommand::Check(args)) => {
+            native::check(&config, args, shell)
+        }
+        #[cfg(not(feature = "zqlite-native"))]
+        Command::Native(_) => Err(not_built("zqlite-native")),
     }
 }
 
@@ -214,7 +222,12 @@ async fn act(config: &Config, act: Act<'_>, shell: &mut Shell<'_>) -> Outcome {
 }
 
 /// A command that this build leaves out.
-#[cfg(not(all(feature = "bench", feature = "conformance", feature = "zqlite")))]
+#[cfg(not(all(
+    feature = "bench",
+    feature = "conformance",
+    feature = "zqlite",
+    feature = "zqlite-native"
+)))]
 fn not_built(command: &str) -> Failure {
     let help = format!(
         "build it in with the Cargo feature of its name: cargo build --release --features {command}"

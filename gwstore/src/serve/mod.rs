@@ -1,5 +1,6 @@
 //! `gwstore serve`: a process that holds a store, and looks after it.
 
+mod instance;
 mod monitor;
 mod notify;
 mod reload;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use ghostwire_store::config::{Config, LogFormat, LogLevelName};
 use ghostwire_store::health::Health;
 use ghostwire_store::http::{Limits, Server, Source};
-use ghostwire_store::jobs::{Jobs, Plan};
+use ghostwire_store::jobs::{Duty, Jobs, Plan};
 use ghostwire_store::shutdown::{Signal, Signals, drain_unless_asked_again};
 use ghostwire_store::telemetry;
 use ghostwire_store::{Error, ErrorKind, Opener, Result, Store};
@@ -23,6 +24,7 @@ use crate::failure::{Failure, Outcome};
 use crate::live;
 use crate::output::Shell;
 use crate::session::{advised, open_to_read, refuse_to_forget};
+use instance::Membership;
 use served::Served;
 
 /// How long the collector is waited for at the end.
@@ -102,7 +104,10 @@ async fn serve(
     mut monitor: JoinHandle<Health>,
 ) -> Outcome {
     let (store, asked_to_end) = open(served, signals).await?;
-    let ended_by_itself = !asked_to_end && attend(served, signals, &mut monitor, &store).await;
+    let name = served.config().jobs.instance.filter(|_| !asked_to_end);
+    let member = name.map(|name| Membership::begin(&store, name));
+    let ended_by_itself =
+        !asked_to_end && attend(served, signals, &mut monitor, &store, member.as_ref()).await;
     served.ending();
     let options = served.config().serve;
     let deadline = Duration::from_secs(options.drain_seconds);
@@ -111,7 +116,12 @@ async fn serve(
         true => Duration::ZERO,
         false => Duration::from_millis(options.drain_delay_ms),
     };
-    notify::stopping("closing the store", delay + deadline + Duration::from_secs(5));
+    let patience = delay + deadline + instance::LAST_WORD + Duration::from_secs(5);
+    notify::stopping("closing the store", patience);
+    // Before the delay: others can do its jobs by then.
+    if let Some(member) = member {
+        member.end().await;
+    }
     if !delay.is_zero() {
         go_on_for(delay, signals, &mut monitor).await;
     }
@@ -145,11 +155,25 @@ async fn attend(
     signals: &mut Signals,
     monitor: &mut JoinHandle<Health>,
     store: &Arc<dyn Store>,
+    member: Option<&Membership>,
 ) -> bool {
     let observer = served.clone();
-    let jobs = Jobs::new(store.clone(), Plan::of(&served.config()))
+    let mut jobs = Jobs::new(store.clone(), Plan::of(&served.config()))
         .following(&served.plan())
         .observer(move |run| observer.job_ended(run));
+    match member {
+        Some(member) => {
+            let observer = served.clone();
+            jobs = jobs
+                .following_instance(member.id())
+                .duty_observer(move |duty| observer.on_duty(duty == Duty::Here));
+        }
+        None if store.info().backend.shared => tracing::info!(
+            name: "jobs_everywhere",
+            "the store is shared and `jobs.instance` is not set: this process does the jobs, whoever else does them"
+        ),
+        None => {}
+    }
     served.opened(store, jobs.records());
     let jobs = tokio::spawn(jobs.run());
     notify::ready(&served.summary());

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ghostwire_store::config::{Config, LogOptions};
+use ghostwire_store::config::{Config, JobOptions, LogOptions};
 use serde::Serialize;
 
 /// Keys that hold at once.
 const SAFE: [&str; 5] = ["jobs.", "series.", "serve.", "switches.", "log.level"];
+
+/// The one of those that does not: the instance has begun under that name.
+const FIXED: &str = "jobs.instance";
 
 /// What comes of reading the configuration again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -46,13 +49,13 @@ pub(crate) fn plan(before: &Config, after: &Config) -> Plan {
 }
 
 fn is_safe(key: &str) -> bool {
-    SAFE.iter().any(|safe| key.starts_with(safe))
+    key != FIXED && SAFE.iter().any(|safe| key.starts_with(safe))
 }
 
 /// The configuration that holds from now on.
 pub(crate) fn merged(before: &Config, after: &Config) -> Config {
     Config {
-        jobs: after.jobs,
+        jobs: JobOptions { instance: before.jobs.instance.clone(), ..after.jobs.clone() },
         series: after.series.clone(),
         serve: after.serve,
         log: LogOptions { level: after.log.level, ..before.log },
@@ -82,19 +85,21 @@ mod tests {
         let before = config(&[("series.audit_retention_days", "9")]);
         let after = config(&[
             ("jobs.reap_seconds", "5"),
+            ("jobs.instance", "control-1"),
             ("writer.max_group", "7"),
             ("http.listen", "127.0.0.1:80"),
         ]);
         let plan = plan(&before, &after);
         assert_eq!(keys(&plan.applied), ["jobs.reap_seconds", "series.audit_retention_days"]);
-        assert_eq!(keys(&plan.refused), ["http.listen", "writer.max_group"]);
+        assert_eq!(keys(&plan.refused), ["http.listen", "jobs.instance", "writer.max_group"]);
         let merged = merged(&before, &after);
         assert_eq!((merged.jobs.reap_seconds, merged.series.audit_retention_days), (5, None));
+        assert_eq!(merged.jobs.instance, None);
         assert_eq!(merged.writer, before.writer);
         assert_eq!(merged.http, before.http);
         // What was refused stays refused, and what was applied is known.
         let again = super::plan(&merged, &after);
-        assert_eq!((keys(&again.applied), keys(&again.refused).len()), (vec![], 2));
+        assert_eq!((keys(&again.applied), keys(&again.refused).len()), (vec![], 3));
     }
 
     #[test]

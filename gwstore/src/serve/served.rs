@@ -50,6 +50,8 @@ impl fmt::Debug for Served {
 struct Inner {
     phase: Phase,
     config: Config,
+    /// Whether this process does the jobs, and no other one in its place.
+    does_jobs: bool,
     reloaded: Option<Reloaded>,
 }
 
@@ -76,7 +78,12 @@ impl Served {
         telemetry: Option<Telemetry>,
         log_level: LogLevel,
     ) -> Arc<Self> {
-        let inner = Inner { phase: Phase::Opening, config: config.clone(), reloaded: None };
+        let inner = Inner {
+            phase: Phase::Opening,
+            config: config.clone(),
+            does_jobs: true,
+            reloaded: None,
+        };
         let recorder = telemetry.as_ref().map(|telemetry| telemetry.recorder(&config.store));
         // Gone or not, it is the file that is read again: without it defaults would hold.
         let mut global = global.clone();
@@ -94,7 +101,7 @@ impl Served {
             inner: Mutex::new(inner),
         });
         if let Some(telemetry) = &served.telemetry {
-            plan_jobs(telemetry, &Plan::of(config));
+            plan_jobs(telemetry, &Plan::of(config), true);
             let (name, weak) = (config.store.clone(), Arc::downgrade(&served));
             telemetry.set_health(Arc::new(move || {
                 let health = weak.upgrade().map(|served| Source::health(&*served));
@@ -166,6 +173,16 @@ impl Served {
         self.record(&Event::Job { job: run.job.name(), took: run.took, items, error });
     }
 
+    /// Whether this process does the jobs from now on. What another one does is not measured here: it would look
+    /// late.
+    pub(crate) fn on_duty(&self, does_jobs: bool) {
+        let mut inner = self.lock();
+        inner.does_jobs = does_jobs;
+        if let Some(telemetry) = &self.telemetry {
+            plan_jobs(telemetry, &Plan::of(&inner.config), does_jobs);
+        }
+    }
+
     /// Reads the configuration again, takes up what may change while the store is open, and tells what
     /// came of it.
     ///
@@ -204,7 +221,7 @@ impl Served {
         inner.config = reload::merged(&inner.config, after);
         let jobs = Plan::of(&inner.config);
         if let Some(telemetry) = &self.telemetry {
-            plan_jobs(telemetry, &jobs);
+            plan_jobs(telemetry, &jobs, inner.does_jobs);
         }
         self.plan.send_replace(jobs);
         if plan.applied.iter().any(|change| change.key == "log.level")
@@ -221,8 +238,9 @@ impl Served {
     }
 }
 
-fn plan_jobs(telemetry: &Telemetry, plan: &Plan) {
-    telemetry.plan_jobs(&Job::ALL.map(|job| (job.name(), plan.every(job))));
+fn plan_jobs(telemetry: &Telemetry, plan: &Plan, does_jobs: bool) {
+    let every = |job| plan.every(job).filter(|_| does_jobs);
+    telemetry.plan_jobs(&Job::ALL.map(|job| (job.name(), every(job))));
 }
 
 fn tell_changes(changes: &reload::Plan) {

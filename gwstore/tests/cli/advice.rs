@@ -156,7 +156,7 @@ fn a_backend_that_is_not_there_says_which_ones_are() {
         }
     }
     place.write("native.toml", "[development]\nbackend = \"zqlite\"\nzqlite.engine = \"native\"\n");
-    place.run("--config native.toml init").refused(&["`embedded`", "native.toml line 3"]);
+    place.run("--config native.toml init").refused(&["zqlite.library", "native.toml line 3"]);
     place.write("memory.toml", "[development]\nbackend = \"memory\"\n");
     place.run("--config memory.toml status").refused(&["keeps nothing", "memory.toml line 2"]);
 }

@@ -26,6 +26,8 @@ mod looking;
 #[cfg(unix)]
 mod migrations;
 mod names;
+#[cfg(target_os = "linux")]
+mod native;
 mod outputs;
 mod owners;
 mod pins;

@@ -311,6 +311,22 @@ fn jobs_are_done_and_told() {
 }
 
 #[test]
+fn an_instance_begins_with_the_process_and_ends_with_it() {
+    let (backend, place) = stores().next().unwrap();
+    let options = "--set jobs.instance=control-1 --set jobs.reap_seconds=1";
+    let server = Server::ready(&place, backend, &format!("{HTTP} {options}"));
+    while !server.status()["jobs"][0]["last_success"].is_string() {}
+    place.on(backend, "list instances").ok().says(&["control-1"]);
+    let log = server.end();
+    for told in
+        ["this instance has begun", "this instance does the jobs", "this instance has ended"]
+    {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+    assert!(!place.on(backend, "list instances").ok().out.contains("control-1"));
+}
+
+#[test]
 fn how_it_is_and_what_it_measures_need_no_port() {
     for (backend, place) in stores() {
         for command in ["health", "health --live", "metrics", "top --once"] {

@@ -10,7 +10,10 @@ use ghostwire_store_sqlite::Wanted;
 
 use crate::envelope::{BLOCK_FRAME, Kind, Part, StoredBlock};
 
+pub(crate) mod connect;
 pub(crate) mod embedded;
+#[cfg(feature = "native")]
+pub(crate) mod native;
 
 /// A store of blobs: one head, blocks by serial, rows by slot; the journal, data blocks and their
 /// directory by number.

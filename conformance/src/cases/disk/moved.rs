@@ -247,6 +247,7 @@ pub(super) async fn no_empty_store_is_made_where_one_was(
     assert!(!path.exists(), "a file was made");
     // Whoever wants to begin anew says so by removing what is left.
     fs::remove_file(beside(&path, "-wal")).unwrap();
+    let _ = fs::remove_file(beside(&path, ".native"));
     assert!(!beside(&path, ".lock").exists(), "a lock was made");
     let store = again(place.as_ref()).await.unwrap();
     assert_eq!(users(&store), 0);

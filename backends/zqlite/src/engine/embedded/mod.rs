@@ -5,7 +5,7 @@ pub(crate) mod layout1;
 mod link;
 mod rewrite;
 mod snapshot;
-mod write;
+pub(crate) mod write;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use super::{Batch, Engine, Reserved, Snapshot};
 use crate::signing::SIGNATURE;
 use errors::unreadable;
 use link::Link;
+#[cfg(feature = "native")]
+pub(crate) use rewrite::write_copy;
 pub(crate) use rewrite::{Rewriter, write_anew};
 use snapshot::{EmbeddedSnapshot, read_head};
 

@@ -161,6 +161,52 @@ pub(crate) fn write_anew(
     stored: &Stored,
     fill: impl FnOnce(&mut Rewriter<'_>) -> Result<()>,
 ) -> Result<()> {
+    let mut link = begin_anew(path)?;
+    let mut rewriter = Rewriter::begin(&link.0, envelope, stored)?;
+    fill(&mut rewriter)?;
+    rewriter.finish()?;
+    link.run("COMMIT")
+}
+
+/// Writes what another engine stores into an empty file, record by record, each as it is.
+#[cfg(feature = "native")]
+pub(crate) fn write_copy(path: &Path, from: &mut dyn crate::engine::Snapshot) -> Result<()> {
+    use std::ops::ControlFlow::Continue;
+    let mut link = begin_anew(path)?;
+    let insert = |statement: &str, number: u64, body: &[u8]| {
+        let insert = || link.0.prepare_cached(statement)?.execute(params![sql(number), body]);
+        insert().map(drop).map_err(not_written)
+    };
+    const META: &str = "INSERT INTO meta(id,body) VALUES(?1,?2)";
+    insert(META, HEAD, from.head())?;
+    for id in [SIGNATURE, signing::FORMER_SIGNERS] {
+        if let Some(record) = from.beside_head(id)? {
+            insert(META, id, &record)?;
+        }
+    }
+    from.every_row(None, &mut |slot, body| {
+        insert("INSERT INTO rows(slot,body) VALUES(?1,?2)", slot, body).map(Continue)
+    })?;
+    from.journal(&mut |number, body| {
+        insert("INSERT INTO journal(number,body) VALUES(?1,?2)", number, body)
+    })?;
+    from.every_chunk(None, &mut |number, body| {
+        insert("INSERT INTO chunks(number,body) VALUES(?1,?2)", number, body).map(Continue)
+    })?;
+    from.leaves(&mut |number, body| {
+        insert("INSERT INTO directory(number,body) VALUES(?1,?2)", number, body)
+    })?;
+    from.blocks(0, u64::MAX, usize::MAX, &mut |block| {
+        const SQL: &str = "INSERT INTO blocks(serial,frame,changes,audit) VALUES(?1,?2,?3,?4)";
+        let values = params![sql(block.serial), block.frame, block.changes, block.audit];
+        let insert = || link.0.prepare_cached(SQL)?.execute(values);
+        insert().map(drop).map_err(not_written)
+    })?;
+    link.run("COMMIT")
+}
+
+/// Makes the tables in an empty file, in a transaction that is still to be committed.
+fn begin_anew(path: &Path) -> Result<Link> {
     let mut link = Link::open(path, true)?;
     for setting in
         ["page_size = 4096", "encoding = 'UTF-8'", "journal_mode = MEMORY", "synchronous = OFF"]
@@ -170,8 +216,5 @@ pub(crate) fn write_anew(
     link.run("BEGIN EXCLUSIVE")?;
     link.run(&format!("PRAGMA application_id = {}", FileKind::ZQLITE.application_id))?;
     create_tables(&mut link)?;
-    let mut rewriter = Rewriter::begin(&link.0, envelope, stored)?;
-    fill(&mut rewriter)?;
-    rewriter.finish()?;
-    link.run("COMMIT")
+    Ok(link)
 }

@@ -114,7 +114,7 @@ fn delete<'c>(
     prepared(place, writer, statement)?.execute([sql(number)])
 }
 
-pub(super) fn changed_elsewhere() -> Error {
+pub(crate) fn changed_elsewhere() -> Error {
     Error::new(ErrorKind::Conflict, "the file was changed by somebody who does not hold its lock")
 }
 
