@@ -133,7 +133,9 @@ async fn a_network_moves_under_load_goes_back_and_moves_for_good() {
     let config = config(directory.path());
     let (store, migrations) = open(&config).await;
     filled(store.as_ref()).await;
-    let (_, secret) = store.preauth_keys().create(NewPreAuthKey::default()).await.unwrap();
+    let user = store.view().users().iter().next().map(|user| user.id);
+    let key = NewPreAuthKey { user, ..NewPreAuthKey::default() };
+    let (_, secret) = store.preauth_keys().create(key).await.unwrap();
     let writing = Writing::begin(&store);
     let watched = store.view().serial();
     assert_eq!(migrations.plan().await.unwrap().refused, None);
@@ -226,7 +228,7 @@ async fn whoever_opens_both_goes_on_where_it_was_left() {
         |config: &Config| Config { migration: Config::default().migration, ..config.clone() };
     let error = refused(
         Opener::new(&without(&config)).open().await,
-        ErrorKind::Unavailable,
+        ErrorKind::Restricted,
         "passive(async)",
     );
     assert!(error.to_string().contains("other side"), "{error}");
@@ -339,7 +341,7 @@ async fn what_is_no_target_is_refused_before_anything_changes() {
     store.close().await.unwrap();
     // Another hash key, and none.
     let wrong = directory.path().join("wrong");
-    std::fs::write(&wrong, "77".repeat(32) + "\n").unwrap();
+    std::fs::write(&wrong, "0123456789abcdef".repeat(4) + "\n").unwrap();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
@@ -355,7 +357,8 @@ async fn what_is_no_target_is_refused_before_anything_changes() {
         (&own_key, ErrorKind::Crypto, "secret_key_file"),
     ] {
         let (store, migrations) = open(config).await;
-        assert!(migrations.plan().await.unwrap().refused.unwrap().contains(says), "{says}");
+        let planned = migrations.plan().await.unwrap().refused.unwrap();
+        assert!(planned.contains(says), "{says}: {planned}");
         refused(migrations.start(BY).await, kind, says);
         assert!(store.consumers().list().await.unwrap().is_empty());
         add(store.as_ref(), &format!("after-{}", store.view().users().len())).await;

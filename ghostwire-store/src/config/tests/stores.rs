@@ -371,7 +371,7 @@ fn a_move_leads_from_one_file_to_another() {
     let with = |target: &str| {
         let stores = "[development.stores.here]\nbackend = 'libsql'\npath = 'a.db'\n\
              [development.stores.there]\nbackend = 'zqlite'\npath = 'b.db'\n\
-             [development.stores.server]\nbackend = 'postgres'\n[development.stores.nowhere]\nbackend = 'memory'\n";
+             [development.stores.server]\nbackend = 'postgres'\nsecret_key_file = 'k'\n[development.stores.nowhere]\nbackend = 'memory'\n";
         from_toml(&format!(
             "[development]\nstore = 'here'\n[development.migration]\ntarget = '{target}'\n{stores}"
         ))
