@@ -11,9 +11,10 @@
 
 use std::error::Error;
 use std::fs::Permissions;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,6 +28,13 @@ use ghostwire_store_zqlite_native::{Change, Host, LibraryFile, Program, Session,
 
 const CHILD: &str = "--zqlite-native";
 
+/// As a child: answers, and does nothing else.
+const ECHO: &str = "--echo";
+
+/// Bytes of a message there, as long as a commit's, and back.
+const THERE: usize = 600;
+const BACK: usize = 10;
+
 /// Commits of one before the other's turn.
 const TURN: usize = 100;
 
@@ -34,8 +42,10 @@ const TURN: usize = 100;
 const ROW: usize = 500;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(CHILD) {
-        return ghostwire_store_zqlite_native::child::run();
+    match std::env::args().nth(1).as_deref() {
+        Some(CHILD) => return ghostwire_store_zqlite_native::child::run(),
+        Some(ECHO) => return echo(),
+        _ => {}
     }
     match measure() {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,6 +54,35 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn echo() -> ExitCode {
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let mut message = [0; THERE];
+    while input.read_exact(&mut message).is_ok() {
+        if output.write_all(&[0; BACK]).and_then(|()| output.flush()).is_err() {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// What this machine takes for a message to another process and one back.
+fn bare_pipe(program: &Path, times: usize) -> Result<Figures, Box<dyn Error>> {
+    let mut child =
+        Command::new(program).arg(ECHO).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().ok_or("the child has no pipe")?;
+    let mut output = child.stdout.take().ok_or("the child has no pipe")?;
+    let mut took = Vec::new();
+    for _ in 0..times {
+        let began = Instant::now();
+        input.write_all(&[0; THERE])?;
+        output.read_exact(&mut [0; BACK])?;
+        took.push(began.elapsed());
+    }
+    drop(input);
+    child.wait()?;
+    Ok(Figures::of(took))
 }
 
 fn measure() -> Result<(), Box<dyn Error>> {
@@ -91,6 +130,7 @@ fn measure() -> Result<(), Box<dyn Error>> {
         }
     }
     let (direct, piped) = (Figures::of(direct), Figures::of(piped));
+    println!("a bare pipe, there and back   {}", bare_pipe(&program.path, commits)?);
     println!("the library called directly   {direct}");
     println!("the library over the pipe     {piped}");
     println!(

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::runtime::Handle;
 
 use crate::machine::thread_cpu;
 use crate::results::{Case, Run};
@@ -197,15 +198,16 @@ struct Reads {
     latencies: Latencies,
 }
 
-/// Reads on a thread of their own until `is_over`, `together` of them timed at once.
+/// Reads on a thread of their own until `is_over`, `together` of them timed at once. The runtime is the one that
+/// everything else runs on: a connection that a pool makes here outlives this thread.
 fn read_on(
+    runtime: &Handle,
     subject: &dyn Subject,
     targets: &Targets,
     operation: Operation,
     (first, together): (u64, u64),
     is_over: &(dyn Fn() -> bool + Sync),
 ) -> Result<Reads> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut reads = Reads::default();
         let mut turn = first;
@@ -246,15 +248,18 @@ pub(crate) async fn reads(
     let together = if is_short { TOGETHER } else { 1 };
     let (subject, targets) = (subject.clone(), targets.clone());
     let (threads, seconds) = (case.callers, case.seconds);
+    let runtime = Handle::current();
     let (elapsed, reads) = tokio::task::spawn_blocking(move || {
         let began = Instant::now();
         let is_over = || began.elapsed().as_secs_f64() >= seconds;
-        let (subject, targets) = (subject.as_ref(), targets.as_ref());
+        let (runtime, subject, targets) = (&runtime, subject.as_ref(), targets.as_ref());
         let found: Vec<Result<Reads>> = std::thread::scope(|scope| {
             let handles: Vec<_> = (0..threads as u64)
                 .map(|thread| {
                     let numbers = (thread << 40, together);
-                    scope.spawn(move || read_on(subject, targets, operation, numbers, &is_over))
+                    scope.spawn(move || {
+                        read_on(runtime, subject, targets, operation, numbers, &is_over)
+                    })
                 })
                 .collect();
             let stopped = || Err("a reading thread stopped".into());
@@ -301,7 +306,8 @@ pub(crate) async fn reads_while_writing(
         tokio::task::spawn_blocking(move || {
             let began = Instant::now();
             let is_over = || callers.is_over() || began.elapsed().as_secs_f64() >= seconds;
-            let reads = read_on(subject.as_ref(), &targets, operation, (0, 1), &is_over);
+            let runtime = Handle::current();
+            let reads = read_on(&runtime, subject.as_ref(), &targets, operation, (0, 1), &is_over);
             reads.map(|reads| (began.elapsed(), reads))
         })
     };
