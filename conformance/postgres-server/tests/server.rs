@@ -240,7 +240,7 @@ async fn nothing_is_left_when_the_program_dies() {
 }
 
 #[tokio::test]
-#[ignore = "for nothing_is_left_when_the_program_dies, which runs it in a process of its own"]
+#[ignore = "the child of the test before it, which runs it; cargo test -p ghostwire-postgres-server --test server nothing_is_left"]
 async fn dies_with_a_server() {
     let Ok(wanted) = std::env::var("GHOSTWIRE_DIES_IN") else { return };
     let way = Way::ALL.into_iter().find(|way| format!("{way:?}") == wanted).unwrap();

@@ -187,7 +187,7 @@ fn write_generations(host: &Host, path: &Path) -> ! {
 
 /// The parent that [`after_a_parent_that_was_killed_the_next_opens_at_once`] kills.
 #[test]
-#[ignore = "it is the other test's child"]
+#[ignore = "the child of the next test, which runs it; cargo test -p ghostwire-store-zqlite-native --test process after_a_parent"]
 fn parent_that_writes() {
     let directory = PathBuf::from(std::env::var_os("GHOSTWIRE_NATIVE_DIRECTORY").unwrap());
     let host = Host::new(program(), &directory.join("libzqlite_c.so")).unwrap();

@@ -86,15 +86,20 @@ async fn an_older_store_is_migrated_when_it_is_opened(env: &mut TestEnv) {
         .into_iter()
         .filter(|(path, _)| !before.iter().any(|(old, _)| old == path))
         .collect();
-    let file = env.place().file();
-    for (path, content) in before.iter().filter(|(path, _)| Some(path) == file.as_ref()) {
+    let (file, is_opaque) = (env.place().file(), env.place().is_opaque());
+    for (path, content) in &before {
         let name = path.file_name().unwrap().to_str().unwrap();
+        // One copy holds what the library keeps in files of its own.
+        if name.ends_with("-wal") || (is_opaque && Some(path) != file.as_ref()) {
+            continue;
+        }
         let copy = copies.iter().find(|(copy, _)| {
             let copy = copy.file_name().unwrap().to_str().unwrap();
             copy.starts_with(name) && copy.ends_with(".v1.bak")
         });
         let (_, copied) = copy.unwrap_or_else(|| panic!("no copy of {name}: {copies:?}"));
-        assert!(copied.len() >= content.len(), "a copy of {name}");
+        let is_whole = copied.len() == content.len() || is_opaque && copied.len() > content.len();
+        assert!(is_whole, "a copy of {name}");
     }
     let found = store.dns().get(old.id).await.unwrap().unwrap();
     assert_eq!(*found, old);
