@@ -88,7 +88,7 @@ pub use ghostwire_store_core::{
 #[cfg(feature = "zqlite")]
 pub use ghostwire_store_zqlite::{PinReport, PinnedPlace};
 pub use hash_key::{create_hash_key, hash_key_is_absent, read_hash_key};
-pub use open::{COMPILED_BACKENDS, Opener, prepare_process};
+pub use open::{COMPILED_BACKENDS, Opener, Survivor, prepare_process};
 pub use retention::{Pruned, apply_retention};
 
 /// Snapshot reads: what a [`View`] gives.

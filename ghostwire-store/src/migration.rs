@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Opener;
 use crate::config::{Config, MigrationStage};
+use crate::open::Anew;
 
 #[doc(inline)]
 pub use ghostwire_store_core::migration::{
@@ -95,6 +96,8 @@ pub(crate) fn move_options(config: &Config) -> MoveOptions {
     MoveOptions {
         max_kept_bytes: migration.max_kept_mib.saturating_mul(1024 * 1024),
         max_stall: Duration::from_millis(migration.max_stall_ms),
+        synchronous: migration.synchronous,
+        mirror_timeout: Duration::from_millis(migration.mirror_timeout_ms),
         copy: CopyOptions { share, ..CopyOptions::default() },
     }
 }
@@ -111,6 +114,7 @@ impl Migrations {
         (seat, hash_keys): (Arc<Seat>, Option<Arc<HashKeys>>),
     ) -> Self {
         let (config, entropy) = opener.parts();
+        seat.set_renewal(Arc::new(Anew::new(opener, hash_keys.clone(), &seat)));
         Self(Arc::new(Inner {
             config: config.clone(),
             entropy,

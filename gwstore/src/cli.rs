@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use ghostwire_store::domain::{ConsumerName, Issuer};
+use ghostwire_store::domain::{ConsumerName, Issuer, SideId};
 
 use crate::commands::health::{HealthArgs, MetricsArgs};
 use crate::commands::live::{LogCommand, WatchArgs};
@@ -592,6 +592,18 @@ pub(crate) enum MigrateCommand {
     Abort(MigrateConfirmed),
     /// Leave the source for good: there is no way back.
     Finish(MigrateConfirmed),
+    /// Have one store be the network without the other one, which is lost.
+    GoOn(MigrateGoOn),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MigrateGoOn {
+    /// The side that is lost, as the error or `migrate status` names it. It must not be written any more by anybody.
+    #[arg(long, value_name = "SIDE")]
+    pub(crate) the_other_side_is_down: SideId,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Clone, Args)]

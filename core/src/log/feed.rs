@@ -14,7 +14,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::block::{ChangeKind, EncodedBlock, RowChange, Serial};
-use crate::backend::{Backend, KeyRange, Scan};
+use crate::backend::{Backend, Commit, KeyRange, Scan};
 use crate::domain::{CommitId, ConsumerName, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Position;
@@ -285,7 +285,59 @@ fn missing(wanted: Position, found: Position) -> Error {
 }
 
 async fn entry_of(backend: &dyn Backend, parts: &[FeedRow]) -> Result<LogEntry> {
-    let damaged = || Error::corrupt("an entry of the feed is damaged");
+    let first = parts.first().ok_or_else(damaged)?;
+    let mut block = None;
+    if first.has_block {
+        let before = Serial::new(first.serial.get().saturating_sub(1));
+        block = backend.blocks(before, 1).await?.pop();
+    }
+    put_together(parts, block)
+}
+
+/// The entry that a commit brings for those who follow; `None` if it changes no content.
+///
+/// # Errors
+/// `Unavailable` if it brings none, since nobody is registered or everybody is too far behind.
+pub(crate) fn entry_in(commit: &Commit) -> Result<Option<LogEntry>> {
+    if commit.id().is_none() {
+        return Ok(None);
+    }
+    let rows = commit.rows.iter().filter(|row| row.table == Table::Feed);
+    let parts =
+        rows.filter_map(|row| row.body.as_ref().map(|body| FeedRow::decode(&row.key, body)));
+    let parts: Vec<FeedRow> = parts.collect::<Result<_>>()?;
+    if parts.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "a commit tells nothing to the other side of the migration, which is registered no longer or fell \
+             too far behind",
+        )
+        .with("position", commit.expected.next()));
+    }
+    put_together(&parts, commit.block.clone()).map(Some)
+}
+
+/// The rows of the feed that tell of an entry which was taken from elsewhere.
+pub(crate) fn rows_for(entry: &LogEntry) -> Vec<RowChange> {
+    let LogEntry { position, commit, serial, ref block, .. } = *entry;
+    let row = FeedRow {
+        position,
+        part: 0,
+        commit,
+        serial,
+        has_block: block.is_some(),
+        parts: 1,
+        total: 0,
+        body: Bytes::new(),
+    };
+    rows_of(&row, &encode(&entry.prune, &entry.rows))
+}
+
+fn damaged() -> Error {
+    Error::corrupt("an entry of the feed is damaged")
+}
+
+fn put_together(parts: &[FeedRow], block: Option<EncodedBlock>) -> Result<LogEntry> {
     let first = parts.first().ok_or_else(damaged)?;
     let mut body = BytesMut::new();
     for (number, part) in parts.iter().enumerate() {
@@ -295,16 +347,11 @@ async fn entry_of(backend: &dyn Backend, parts: &[FeedRow]) -> Result<LogEntry> 
         body.extend_from_slice(&part.body);
     }
     let (prune, rows) = decode(&body).map_err(|error| error.with("position", first.position))?;
-    let mut block = None;
-    if first.has_block {
-        let before = Serial::new(first.serial.get().saturating_sub(1));
-        block = backend.blocks(before, 1).await?.pop();
-        let fits = block.as_ref().is_some_and(|block| {
-            (block.serial, block.id.as_bytes()) == (first.serial, first.commit.as_bytes())
-        });
-        if !fits {
-            return Err(damaged().with("position", first.position).with("serial", first.serial));
-        }
+    let fits = block.as_ref().is_some_and(|block| {
+        (block.serial, block.id.as_bytes()) == (first.serial, first.commit.as_bytes())
+    });
+    if first.has_block && !fits {
+        return Err(damaged().with("position", first.position).with("serial", first.serial));
     }
     let FeedRow { position, commit, serial, .. } = *first;
     Ok(LogEntry { position, commit, serial, block, prune, rows })

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::apply;
-use super::record::{Membership, Part, Role};
+use super::record::{Membership, Role};
 use super::side::{Side, follower};
 use super::step::Write;
 use crate::backend::{Backend, Commit, Head, KeyRange, Scan};
@@ -188,12 +188,6 @@ pub(super) async fn adopt(source: &Side, target: &dyn Backend, write: &Write) ->
         membership: write.after.membership,
         ..head
     };
-    if write.after.membership.is_none_or(|it| it.part != Part::Target) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "only the target of a migration is filled; this side is its source",
-        ));
-    }
     target.adopt(&adopted).await
 }
 

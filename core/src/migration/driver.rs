@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::copy::CopyProgress;
+use super::mirror::Mirror;
 use super::mover::{MoveOptions, Mover, Next, Standing, Taken};
 use super::plan::check_start;
 use super::record::{Part, Role};
@@ -16,7 +17,7 @@ use super::refusal::Refusal;
 use super::seat::{Occupant, Seat};
 use super::side::Side;
 use super::step::{Event, Pair, Service, Which};
-use crate::backend::Head;
+use crate::backend::{Backend, Head};
 use crate::domain::{MigrationId, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::StoreHandle;
@@ -132,6 +133,8 @@ pub struct Status {
     pub served: String,
     /// Commits that the other one lacks, as far as that is known.
     pub lag: u64,
+    /// Whether an answer means that both have it.
+    pub in_step: bool,
     /// How far the copy is, while it is made.
     pub copy: Option<CopyStatus>,
     /// What is being done at the moment.
@@ -140,6 +143,10 @@ pub struct Status {
     pub last_stall_ms: Option<u64>,
     /// Why the copy has fallen behind, or is not made, at the moment.
     pub last_error: Option<String>,
+    /// How often one side went on by itself, since the other one was lost.
+    pub fallbacks: u64,
+    /// Which one was lost then, and why, the last time.
+    pub last_fallback: Option<String>,
 }
 
 /// What is asked for.
@@ -285,6 +292,7 @@ impl Migration {
             shared,
             is_doubtful: Cell::new(false),
             taken: Taken::default(),
+            let_go_to: Cell::new(Position::ZERO),
         };
         threads::start("ghostwire-store-migrate", Waits::Timers, move |runtime| {
             runtime.block_on(async {
@@ -340,6 +348,7 @@ impl Migration {
             true => [other, served],
             false => [served, other],
         };
+        let (fallbacks, last_fallback) = self.seat.fallbacks();
         let told = self.shared.lock();
         let copy = (stage == Stage::Filling).then(|| self.copy_status(&told));
         Ok(Status {
@@ -349,12 +358,15 @@ impl Migration {
             target,
             served: if served_is_target { Part::Target } else { Part::Source }.name().to_owned(),
             lag,
+            in_step: self.seat.mirror().is_some_and(|mirror| !mirror.is_troubled()),
             copy,
             running: told.running.clone(),
             last_stall_ms: told
                 .last_stall
                 .map(|stall| u64::try_from(stall.as_millis()).unwrap_or(u64::MAX)),
             last_error: error.or(told.last_error.clone()).map(|error| error.to_string()),
+            fallbacks,
+            last_fallback: last_fallback.map(|it| it.to_string()),
         })
     }
 
@@ -517,6 +529,14 @@ fn unknown_side(side: &Occupant, served: &Head) -> SideStatus {
     }
 }
 
+fn superseded() -> Error {
+    Error::new(
+        ErrorKind::Restricted,
+        "the other database was superseded while it was away; set its files aside, and begin a migration to \
+         an empty one",
+    )
+}
+
 /// What does it, on a thread of its own.
 struct Driver {
     store: WeakStore,
@@ -526,6 +546,8 @@ struct Driver {
     /// Something failed, so the other side is opened anew before it is asked again.
     is_doubtful: Cell<bool>,
     taken: Taken,
+    /// While both are in step, up to where this has looked for what need not be kept.
+    let_go_to: Cell<Position>,
 }
 
 impl Driver {
@@ -634,12 +656,44 @@ impl Driver {
 
     /// Does what is left to do, or some of it. Tells how many commits were sent.
     async fn work(&self) -> Result<u64> {
+        if let Some(mirror) = self.seat.mirror() {
+            return self.keep_in_step(&mirror).await;
+        }
         self.end_doubt().await?;
         let worked = self.work_by(&self.mover()?).await;
         if let Err(error) = &worked {
             self.doubt(error);
         }
         worked
+    }
+
+    /// The writer sends both what there is. What fails there is tried again, also while nobody writes.
+    async fn keep_in_step(&self, mirror: &Mirror) -> Result<u64> {
+        if mirror.is_troubled() {
+            return self.settle().await;
+        }
+        let position = self.seat.head().await?.position;
+        let is_new = self.let_go_to.replace(position) != position;
+        self.mover()?.let_go_in_step(position, is_new).await.map(|()| 0)
+    }
+
+    async fn tighten(&self) -> Result<u64> {
+        match self.ask_writer(Moving::Tighten(self.options)).await {
+            Ok(_) => Ok(1),
+            // More is written than goes to the other side in that time: later.
+            Err(error) if *error.kind() == ErrorKind::Busy => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One side went on without the other one, which is there again: what that has is set aside, and it
+    /// becomes a copy from the beginning.
+    async fn refill(&self, epoch: Epoch) -> Result<u64> {
+        let renewal = self.seat.renewal().zip(self.seat.beside());
+        let Some((renewal, other)) = renewal else { return Err(superseded()) };
+        let fresh = renewal.renew(&other, epoch).await?;
+        self.seat.put_beside(Some(fresh));
+        self.mover()?.take(Event::Refill).await.map(|_| 1)
     }
 
     async fn end_doubt(&self) -> Result<()> {
@@ -673,9 +727,30 @@ impl Driver {
             return Ok(0);
         }
         let serves_alone = pair.first.is_some_and(|seen| seen.record.role.serves_alone());
+        if let (Some(first), Some(second)) = (pair.first, pair.second)
+            && first.record.role == Role::ActiveAlone
+            && first.record.membership.is_some()
+        {
+            match second.record.role {
+                Role::None if second.is_blank() => {
+                    return mover.take(Event::Refill).await.map(|_| 1);
+                }
+                Role::None | Role::Filling => {}
+                _ if second.record.epoch < first.record.epoch => {
+                    return self.refill(second.record.epoch).await;
+                }
+                _ => {}
+            }
+        }
         match next {
             Next::Served(Service::Alone { authority: Which::First }) => {
-                mover.ship(Which::First).await
+                let sent = mover.ship_some(Which::First).await?;
+                let follows =
+                    pair.second.is_some_and(|seen| seen.record.role == Role::PassiveAsync);
+                match self.options.synchronous && sent.is_all && follows {
+                    true => self.tighten().await,
+                    false => Ok(sent.commits),
+                }
             }
             Next::Fill => {
                 let rows = self.shared.copy.copied();
@@ -705,6 +780,17 @@ impl Driver {
         if !self.seat.is_settled() {
             // What was begun is ended by the writer, and not by what comes next.
             self.settle().await?;
+        }
+        if let Some(mirror) = self.seat.mirror() {
+            if mirror.is_troubled() {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    "one of the two databases does not answer; that is settled first",
+                ));
+            }
+            // Every step begins with one side served and the other one following later. Afterwards both are
+            // brought in step again.
+            self.ask_writer(Moving::Loosen(self.options)).await?;
         }
         let mover = self.mover()?;
         if order == Order::Abort {

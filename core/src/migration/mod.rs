@@ -17,6 +17,7 @@
 mod apply;
 mod copy;
 mod driver;
+mod mirror;
 mod mover;
 mod plan;
 mod record;
@@ -25,18 +26,21 @@ mod seat;
 mod settle;
 mod side;
 mod step;
+mod witness;
 
 pub use copy::{CopyOptions, CopyProgress};
 pub use driver::{CopyStatus, Migration, Running, SideStatus, Stage, Status};
+pub(crate) use mirror::Mirror;
 pub(crate) use mover::Gate;
-pub use mover::{Found, MoveOptions, Mover, Next, Standing, find_served, follow};
+pub use mover::{Found, MoveOptions, Mover, Next, Standing, find_served, follow, go_on_alone};
 pub use plan::check_start;
 pub use record::{Membership, Part, Record, Role};
 pub use refusal::Refusal;
-pub use seat::{Occupant, Seat};
+pub use seat::{Occupant, Renewal, Seat};
 pub use settle::{Outcome, Verdict, settle};
 pub use side::Side;
 pub use step::{Event, Grounds, Pair, Place, Seen, Service, Step, Which, Write, step};
+pub use witness::Witness;
 
 #[cfg(test)]
 mod tests;

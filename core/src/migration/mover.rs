@@ -12,11 +12,13 @@ use super::copy::{self, CopyOptions, CopyProgress};
 use super::record::Role;
 use super::refusal::Refusal;
 use super::side::{Side, follower};
-use super::step::{Event, Pair, Place, Seen, Service, Step, Which, Write, step};
+use super::step::{Event, Grounds, Pair, Place, Seen, Service, Step, Which, Write, step};
+use super::witness::Witness;
 use super::{apply, plan};
 use crate::backend::{Backend, Commit, Head};
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::consumers::Consumers;
 use crate::log::feed::{self, LogEntry};
 use crate::position::Position;
 
@@ -28,6 +30,11 @@ pub struct MoveOptions {
     /// How long nobody may be served while the network is handed over; a hand-over that takes longer is
     /// taken back.
     pub max_stall: Duration,
+    /// Whether an answer means that both sides have it, once the copy is complete.
+    pub synchronous: bool,
+    /// How long callers wait then for a side that does not answer. They are told that the outcome is not
+    /// known, and nothing is written before both sides have what one of them has.
+    pub mirror_timeout: Duration,
     /// How rows are copied.
     pub copy: CopyOptions,
 }
@@ -37,6 +44,8 @@ impl Default for MoveOptions {
         Self {
             max_kept_bytes: 1 << 30,
             max_stall: Duration::from_millis(50),
+            synchronous: false,
+            mirror_timeout: Duration::from_secs(5),
             copy: CopyOptions::default(),
         }
     }
@@ -165,10 +174,10 @@ impl Taken {
 }
 
 /// What was sent at once.
-struct Sent {
-    commits: u64,
+pub(super) struct Sent {
+    pub(super) commits: u64,
     /// Nothing was left when it was read.
-    is_all: bool,
+    pub(super) is_all: bool,
 }
 
 impl Mover {
@@ -344,7 +353,16 @@ impl Mover {
     /// # Errors
     /// `Compacted` if they are not kept; those of any write.
     pub async fn ship(&self, from: Which) -> Result<u64> {
-        self.ship_until(from, None).await.map(|sent| sent.commits)
+        self.ship_some(from).await.map(|sent| sent.commits)
+    }
+
+    pub(super) async fn ship_some(&self, from: Which) -> Result<Sent> {
+        self.ship_until(from, None).await
+    }
+
+    /// Both have everything up to a position.
+    pub(super) async fn let_go_in_step(&self, position: Position, is_new: bool) -> Result<()> {
+        self.let_go(&self.first, position, u64::from(is_new)).await
     }
 
     /// The same, and begins with no commit after that time.
@@ -390,10 +408,15 @@ impl Mover {
         if !self.taken.is_due(bytes, bound) {
             return Ok(());
         }
-        let Some(membership) = source.head().await?.membership else { return Ok(()) };
+        let head = source.head().await?;
+        let Some(membership) = head.membership else { return Ok(()) };
+        let name = follower(&membership)?;
+        let consumers = Consumers::read(source.backend()?.as_ref(), &head).await?;
         // The last one stays, so that the two can be compared.
         let taken = Position::new(taken.get().saturating_sub(1));
-        source.let_go(&follower(&membership)?, taken).await?;
+        if consumers.require(&name).is_ok_and(|consumer| taken > consumer.position) {
+            source.let_go(&name, taken).await?;
+        }
         self.taken.was_let_go();
         Ok(())
     }
@@ -547,20 +570,62 @@ impl Mover {
         Ok(stall.began.elapsed())
     }
 
-    /// Ends what was interrupted so that one side alone is written, and the other follows later.
-    pub(crate) async fn settle(&self) -> Result<Next> {
+    /// Has every answer mean that both sides have it, while nobody writes.
+    pub(crate) async fn tighten(&self, gate: &Gate) -> Result<()> {
+        let stall = self.begin_stall();
+        let authority = self.authority().await?;
+        self.drain(authority, &stall).await?;
+        gate.pass()?;
+        self.take(Event::Tighten).await.map(drop)
+    }
+
+    /// Has a witness grant the side that is left its next epoch.
+    ///
+    /// # Errors
+    /// `Restricted` if the other side has it; those of asking.
+    pub(crate) async fn ask(&self, witness: &dyn Witness, which: Which) -> Result<Grounds> {
+        let head = self.side(which).head().await?;
+        let next = head.epoch.next();
+        match witness.grant(head.store, next, head.side).await? {
+            true => Ok(Grounds::Granted(next)),
+            false => Err(Error::new(
+                ErrorKind::Restricted,
+                "the witness has granted the next epoch to the other database, which is the network by now",
+            )
+            .with("side", head.side)
+            .with("epoch", next)),
+        }
+    }
+
+    /// Has the side that is left go on alone. By an epoch of its own it supersedes the other one, whatever that
+    /// has.
+    pub(crate) async fn go_on(&self, which: Which, grounds: Grounds) -> Result<()> {
+        let seen = Some(Seen::of(&self.side(which).head().await?));
+        let pair = match which {
+            Which::First => Pair { first: seen, second: None },
+            Which::Second => Pair { first: None, second: seen },
+        };
+        match step(&pair, Event::Lost(grounds)) {
+            Step::Write(writes) => self.write(&pair, &writes).await,
+            Step::Refuse(refusal) => Err(refusal.error()),
+            _ => Err(Error::new(ErrorKind::Conflict, "somebody else changes the migration")),
+        }
+    }
+
+    /// Ends what was interrupted, so that one side is written and the other one follows: later, unless
+    /// both are to stay in step.
+    pub(crate) async fn settle(&self, stays_in_step: bool) -> Result<Next> {
         match self.resume().await? {
-            // As completing does before its end. Nothing else makes it so.
-            Next::Served(Service::Both { .. }) => self.take(Event::Loosen).await,
+            Next::Served(Service::Both { .. }) if !stays_in_step => self.take(Event::Loosen).await,
             next => Ok(next),
         }
     }
 
     /// The same after an error that leaves open what is stored.
-    pub(crate) async fn settle_anew(&self) -> Result<Next> {
+    pub(crate) async fn settle_anew(&self, stays_in_step: bool) -> Result<Next> {
         self.first.backend()?.reopen().await?;
         self.second.backend()?.reopen().await?;
-        self.settle().await
+        self.settle(stays_in_step).await
     }
 }
 
@@ -587,6 +652,15 @@ pub async fn find_served(
     let names = |of: &Head, other: &Head| of.membership.is_some_and(|it| it.peer == other.side);
     let is_left = |head: &Head| head.record().role == Role::Retired;
     let is_written = |head: &Head| head.record().role == Role::ActiveAlone;
+    // One side is to become a copy again, of the one that went on without it.
+    let goes_on =
+        |head: &Head| head.record().role == Role::ActiveAlone && head.membership.is_some();
+    for (served, head, lost) in [(Which::First, &one, &other), (Which::Second, &other, &one)] {
+        let is_superseded = names(head, lost) && names(lost, head) && lost.epoch < head.epoch;
+        if goes_on(head) && (is_superseded || Seen::of(lost).is_blank()) {
+            return Ok(Found { served, is_followed: true });
+        }
+    }
     // A side that was left says so, and the one that was not no longer names it.
     if !names(&one, &other) && !names(&other, &one) {
         let alone = |served| Found { served, is_followed: false };
@@ -602,7 +676,8 @@ pub async fn find_served(
         return Ok(Found { served: Which::Second, is_followed: false });
     }
     let mover = Mover::new(Side::closed(first), Side::closed(second), options);
-    let next = mover.settle().await?;
+    // A process that keeps both in step begins so anew, once it has opened the store.
+    let next = mover.settle(false).await?;
     let pair = mover.look().await?;
     let is_followed = |which: Which| {
         let other = pair.get(which.other()).map(|seen| seen.record.role);
@@ -617,12 +692,22 @@ pub async fn find_served(
             let served = if is_active { Which::First } else { Which::Second };
             Ok(Found { served, is_followed: true })
         }
-        Next::Served(Service::Both { .. }) | Next::Resume => Err(Error::new(
-            ErrorKind::Unsupported,
-            "this version does not keep both databases in step with every answer",
-        )),
+        Next::Served(Service::Both { .. }) | Next::Resume => {
+            Err(Error::new(ErrorKind::Conflict, "somebody else changes the migration"))
+        }
         Next::Refused(refusal) => Err(refusal.error()),
     }
+}
+
+/// Has a database go on without the other side of its migration, since an operator says that the other one is
+/// down and will not be written: from then on its epoch supersedes the other one's.
+///
+/// # Errors
+/// `Restricted` for one that is complete without its other side, or never was; those of any write.
+pub async fn go_on_alone(survivor: Arc<dyn Backend>) -> Result<()> {
+    let side = Side::closed(survivor);
+    let mover = Mover::new(side.clone(), side, MoveOptions::default());
+    mover.go_on(Which::First, Grounds::Operator).await
 }
 
 /// Refuses to send anything to a side that has a commit which the authority lacks: one of them was put back

@@ -1,18 +1,21 @@
 //! The place of a store's backend, in which a migration puts another one while the store is open.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 
+use super::mirror::Mirror;
+use super::step::Which;
+use super::witness::Witness;
 use crate::backend::{
     Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, ConnectionObserver, Head,
     Scan, ScanPage,
 };
 use crate::block::{EncodedBlock, Serial};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys::KeyManager;
 use crate::options::Materialize;
 use crate::position::Epoch;
@@ -37,6 +40,36 @@ impl Occupant {
     }
 }
 
+/// Makes room for a copy where a side was superseded while it was away.
+#[async_trait]
+pub trait Renewal: Send + Sync + std::fmt::Debug {
+    /// Sets aside what is there, which may have commits that were never answered, and makes an empty database
+    /// in its place. `epoch` is the one in which it was left.
+    ///
+    /// # Errors
+    /// Those of the file system, and of making a database.
+    async fn renew(&self, superseded: &Occupant, epoch: Epoch) -> Result<Occupant>;
+}
+
+/// That one side went on without the other one.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    /// Which one was lost: the first was served.
+    pub(crate) lost: Which,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+impl std::fmt::Display for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lost = match self.lost {
+            Which::First => "the side that was served",
+            Which::Second => "the side that followed",
+        };
+        write!(f, "{lost} was lost: {}", self.reason)
+    }
+}
+
 /// A backend that is the one which sits in it. A store that is opened on a seat, and told so by
 /// [`StoreOptions::seat`](crate::options::StoreOptions::seat), can be moved to another database while it is
 /// open. The other side of a migration stands beside it, and is closed with it.
@@ -44,6 +77,13 @@ impl Occupant {
 pub struct Seat {
     sitting: ArcSwap<Occupant>,
     beside: Mutex<Option<Occupant>>,
+    /// Every commit goes to both.
+    mirror: ArcSwapOption<Mirror>,
+    /// Grants an epoch to one side only.
+    witness: Option<Arc<dyn Witness>>,
+    renewal: OnceLock<Arc<dyn Renewal>>,
+    fallback: ArcSwapOption<Fallback>,
+    fallbacks: AtomicU64,
     /// The writer refuses writes until somebody has it settle which side is written.
     is_unsettled: AtomicBool,
 }
@@ -52,9 +92,20 @@ impl Seat {
     /// With this in it.
     #[must_use]
     pub fn new(occupant: Occupant) -> Arc<Self> {
+        Self::witnessed(occupant, None)
+    }
+
+    /// The same where neither side goes on without the other one unless a witness grants it.
+    #[must_use]
+    pub fn witnessed(occupant: Occupant, witness: Option<Arc<dyn Witness>>) -> Arc<Self> {
         Arc::new(Self {
             sitting: ArcSwap::from_pointee(occupant),
             beside: Mutex::default(),
+            mirror: ArcSwapOption::empty(),
+            witness,
+            renewal: OnceLock::new(),
+            fallback: ArcSwapOption::empty(),
+            fallbacks: AtomicU64::new(0),
             is_unsettled: AtomicBool::new(false),
         })
     }
@@ -102,6 +153,40 @@ impl Seat {
         !self.is_unsettled.load(Ordering::Acquire)
     }
 
+    pub(crate) fn witness(&self) -> Option<Arc<dyn Witness>> {
+        self.witness.clone()
+    }
+
+    /// Has this make room for a copy where the other side was superseded. The first one stays.
+    pub fn set_renewal(&self, renewal: Arc<dyn Renewal>) {
+        let _ = self.renewal.set(renewal);
+    }
+
+    pub(crate) fn renewal(&self) -> Option<Arc<dyn Renewal>> {
+        self.renewal.get().cloned()
+    }
+
+    pub(crate) fn mirror(&self) -> Option<Arc<Mirror>> {
+        self.mirror.load_full()
+    }
+
+    /// Has every commit go to both from now on, or to the one that sits.
+    pub(crate) fn set_mirror(&self, mirror: Option<Arc<Mirror>>) {
+        self.mirror.store(mirror);
+    }
+
+    /// The two are not in step any more, and one of them goes on alone.
+    pub(crate) fn fell_back(&self, lost: Which, reason: &Error) {
+        let fallback = Fallback { lost, reason: reason.to_string() };
+        self.fallback.store(Some(Arc::new(fallback)));
+        self.fallbacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often one side went on without the other one by itself, and the last time.
+    pub(crate) fn fallbacks(&self) -> (u64, Option<Arc<Fallback>>) {
+        (self.fallbacks.load(Ordering::Relaxed), self.fallback.load_full())
+    }
+
     /// The two change places. Does nothing if nothing stands beside it.
     pub(crate) fn change_places(&self) {
         let mut beside = self.lock();
@@ -147,7 +232,11 @@ impl Backend for Seat {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
-        self.backend().commit(commit).await
+        let backend = self.backend();
+        match self.mirror() {
+            Some(mirror) => mirror.commit(backend.as_ref(), commit).await,
+            None => backend.commit(commit).await,
+        }
     }
 
     async fn confirm(&self) -> Result<()> {
@@ -167,7 +256,11 @@ impl Backend for Seat {
     }
 
     async fn reopen(&self) -> Result<Head> {
-        self.backend().reopen().await
+        let backend = self.backend();
+        match self.mirror() {
+            Some(mirror) => mirror.reopen(backend.as_ref()).await,
+            None => backend.reopen().await,
+        }
     }
 
     async fn verify(&self) -> Result<()> {
@@ -190,6 +283,7 @@ impl Backend for Seat {
     }
 
     async fn close(&self) -> Result<()> {
+        self.set_mirror(None);
         let closed = self.backend().close().await;
         if let Some(other) = self.put_beside(None)
             && let Err(error) = other.backend.close().await

@@ -77,7 +77,7 @@ impl Seen {
         self.record.membership.is_some_and(|membership| membership.part == Part::Target)
     }
 
-    fn is_blank(&self) -> bool {
+    pub(super) fn is_blank(&self) -> bool {
         self.role() == Role::None
             && !self.is_of_migration()
             && self.place.position == Position::ZERO
@@ -111,6 +111,8 @@ pub enum Event {
     Resume,
     /// An empty side is to become a copy of the other.
     Start(MigrationId),
+    /// An empty side is to become a copy in place of the one that was lost.
+    Refill,
     /// The copy is complete.
     Filled,
     /// What is answered is to be on both sides.
@@ -227,14 +229,24 @@ fn serve(authority: Which) -> Step {
 fn one(a: Side, event: Event) -> Step {
     let (which, seen) = a;
     match (seen.role(), event) {
-        (Role::ActiveSync | Role::PassiveSync, Event::Lost(grounds)) => {
+        (role, Event::Lost(grounds)) => {
             let next = seen.record.epoch.next();
-            if matches!(grounds, Grounds::Granted(epoch) if epoch != next) {
-                return Step::Refuse(Refusal::NoGrounds(seen));
+            let may = match (role, grounds) {
+                (Role::ActiveSync | Role::PassiveSync, Grounds::Granted(epoch)) => epoch == next,
+                (Role::ActiveSync | Role::PassiveSync, Grounds::InSync) => true,
+                // What a follower lacks the operator was told of.
+                (role, Grounds::Operator) => {
+                    matches!(role, Role::ActiveSync | Role::PassiveSync | Role::PassiveAsync)
+                }
+                _ => false,
+            };
+            match may {
+                true => {
+                    Step::Write(vec![write(a, seen.record.from_epoch(next, Role::ActiveAlone))])
+                }
+                false => Step::Refuse(Refusal::NoGrounds(seen)),
             }
-            Step::Write(vec![write(a, seen.record.from_epoch(next, Role::ActiveAlone))])
         }
-        (_, Event::Lost(_)) => Step::Refuse(Refusal::NoGrounds(seen)),
         (Role::ActiveAlone | Role::ActiveAsync, Event::Abort) if seen.is_of_migration() => {
             match seen.is_target() {
                 true => Step::Refuse(Refusal::NoWayBack),
@@ -282,6 +294,7 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
         // The source or the target alone.
         (Role::ActiveAlone, Role::None | Role::Retired) => match event {
             Event::Start(migration) if !sa.is_of_migration() => start(a, b, migration),
+            Event::Refill if sa.is_of_migration() => refill(a, b),
             Event::Abort if sa.is_of_migration() && !sa.is_target() => Step::Write(vec![release()]),
             Event::Complete if sa.is_target() => Step::Write(vec![release()]),
             Event::Resume => serve(wa),
@@ -395,6 +408,18 @@ fn start(a: Side, b: Side, migration: MigrationId) -> Step {
         return Step::Refuse(Refusal::NotEmpty(sb));
     }
     let membership = Some(Membership { migration, peer: sb.side, part: Part::Source });
+    let active = Record { role: Role::ActiveAsync, membership, ..sa.record };
+    let begun = (a.0, Seen { record: active, ..sa });
+    Step::Write(vec![write(a, active), filling(begun, b)])
+}
+
+/// The part in the migration stays; the peer is another database.
+fn refill(a: Side, b: Side) -> Step {
+    let (sa, sb) = (a.1, b.1);
+    if !sb.is_blank() {
+        return Step::Refuse(Refusal::NotEmpty(sb));
+    }
+    let membership = sa.record.membership.map(|it| Membership { peer: sb.side, ..it });
     let active = Record { role: Role::ActiveAsync, membership, ..sa.record };
     let begun = (a.0, Seen { record: active, ..sa });
     Step::Write(vec![write(a, active), filling(begun, b)])

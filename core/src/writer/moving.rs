@@ -12,7 +12,9 @@ use crate::backend::{BackendInfo, Head};
 use crate::checkpoint::{FlushBacklog, UnflushedAudit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::consumers::Consumers;
-use crate::migration::{Gate, MoveOptions, Mover, Next, Seat, Service, Side, Which};
+use crate::migration::{
+    Event, Gate, Grounds, Mirror, MoveOptions, Mover, Next, Role, Seat, Service, Side, Which,
+};
 use crate::observe::system_name;
 use crate::threads::{self, Waits};
 
@@ -26,12 +28,15 @@ impl Writer {
         if let Some(fenced) = &self.fenced {
             return Err(fenced.clone());
         }
+        let began = Instant::now();
+        let (options, was_in_step) = (moving.options(), seat.mirror().is_some());
         if self.poisoned {
             self.reopen().await?;
+            if was_in_step && seat.mirror().is_none() {
+                // One side is lost, and the other one goes on without it.
+                return Ok(began.elapsed());
+            }
         }
-        let began = Instant::now();
-        let (Moving::HandOver(options) | Moving::Complete(options) | Moving::Settle(options)) =
-            moving;
         self.require_ended()?;
         let gate = Arc::new(Gate::default());
         if matches!(moving, Moving::Settle(_)) {
@@ -40,8 +45,14 @@ impl Writer {
         }
         let (ended, mut answer) = oneshot::channel();
         let passes = gate.clone();
+        let stays_in_step = match moving {
+            Moving::Tighten(_) => true,
+            Moving::Loosen(_) => false,
+            // A step that is refused changes nothing.
+            _ => was_in_step,
+        };
         threads::start("ghostwire-store-move", Waits::Timers, move |runtime| {
-            drop(ended.send(runtime.block_on(carry_out(mover, moving, &passes))));
+            drop(ended.send(runtime.block_on(carry_out(mover, moving, &passes, stays_in_step))));
         })
         .await?;
         let mut outcome = timeout(options.max_stall, &mut answer).await;
@@ -62,15 +73,23 @@ impl Writer {
         let (done, next) = outcome.unwrap_or_else(|_| (Err(panicked()), Err(panicked())));
         let is_other =
             matches!(next, Ok(Next::Served(Service::Alone { authority: Which::Second })));
+        let is_in_step =
+            matches!(next, Ok(Next::Served(Service::Both { authority: Which::First })));
+        if !is_in_step {
+            seat.set_mirror(None);
+        }
         let served = match next {
+            Ok(Next::Served(Service::Both { authority: Which::First })) => {
+                self.serve_both(&seat, options).await
+            }
             Ok(Next::Served(Service::Alone { authority: Which::First }) | Next::Fill) => {
                 self.serve_on().await
             }
             Ok(Next::Served(Service::Alone { authority: Which::Second })) => {
                 self.serve_from_other(&seat).await
             }
-            Ok(_) => self.serve_by_itself(unsettled()).await,
-            Err(error) => self.serve_by_itself(error).await,
+            Ok(_) => self.serve_by_itself(unsettled(), &seat).await,
+            Err(error) => self.serve_by_itself(error, &seat).await,
         };
         if let Err(error) = served {
             self.refuse_until_settled(&seat, &error);
@@ -84,6 +103,8 @@ impl Writer {
         let is_done = match moving {
             Moving::HandOver(_) => is_other,
             Moving::Complete(_) => self.shared.head.load().membership.is_none(),
+            Moving::Tighten(_) => is_in_step,
+            Moving::Loosen(_) => !is_in_step,
             Moving::Settle(_) => true,
         };
         match done {
@@ -106,8 +127,7 @@ impl Writer {
     }
 
     fn both_sides(&self, moving: Moving) -> Result<(Arc<Seat>, Mover)> {
-        let (Moving::HandOver(options) | Moving::Complete(options) | Moving::Settle(options)) =
-            moving;
+        let options = moving.options();
         let missing = || {
             Error::new(
                 ErrorKind::Restricted,
@@ -120,11 +140,71 @@ impl Writer {
         Ok((seat, Mover::new(Side::closed(served), Side::closed(other.backend), options)))
     }
 
+    /// The same database is served, and every commit goes to the other one, too.
+    async fn serve_both(&mut self, seat: &Seat, options: MoveOptions) -> Result<()> {
+        let Some(other) = seat.beside() else { return Err(unsettled()) };
+        self.serve_on().await?;
+        if seat.mirror().is_none() {
+            let mirror = Mirror::new(other.backend, options.mirror_timeout).await?;
+            seat.set_mirror(Some(Arc::new(mirror)));
+            tracing::info!(
+                name: "migration_in_step",
+                "an answer means from now on that both databases have it"
+            );
+        }
+        Ok(())
+    }
+
+    /// Opens the backend anew. If it is two databases in step, and one of them is lost, the other one goes on
+    /// alone: it has everything that was answered.
+    pub(super) async fn reopen_backend(&mut self) -> Result<Head> {
+        let error = match self.backend.reopen().await {
+            Ok(head) => return Ok(head),
+            Err(error) => error,
+        };
+        let Some(seat) = self.seat.clone() else { return Err(error) };
+        let Some(lost) = seat.mirror().and_then(|mirror| mirror.lost()) else { return Err(error) };
+        tracing::error!(
+            name: "migration_fallback",
+            %error,
+            lost = match lost { Which::First => "served", Which::Second => "following" },
+            "one of two databases in step cannot be opened again; the other one goes on alone"
+        );
+        self.go_on_without(lost, &seat).await.map_err(|failed| {
+            tracing::error!(error = %failed, "the other database cannot go on alone");
+            failed
+        })?;
+        seat.fell_back(lost, &error);
+        self.backend.reopen().await
+    }
+
+    async fn go_on_without(&mut self, lost: Which, seat: &Arc<Seat>) -> Result<()> {
+        let (_, mover) = self.both_sides(Moving::Settle(MoveOptions::default()))?;
+        let which = lost.other();
+        let grounds = match seat.witness() {
+            None => Grounds::InSync,
+            Some(witness) => mover.ask(witness.as_ref(), which).await?,
+        };
+        mover.go_on(which, grounds).await?;
+        seat.set_mirror(None);
+        if which == Which::First {
+            let head = self.backend.head().await?;
+            return self.take_over(&head).await;
+        }
+        let Some(other) = seat.beside() else { return Err(unsettled()) };
+        let head = other.backend.head().await?;
+        self.sit_down(seat, &head).await
+    }
+
     /// Serves on if the record of the database that is served says so by itself, whatever became of the
     /// other one.
-    async fn serve_by_itself(&mut self, reason: Error) -> Result<()> {
-        let head = self.backend.reopen().await?;
-        if !head.record().role.serves_alone() {
+    async fn serve_by_itself(&mut self, reason: Error, seat: &Arc<Seat>) -> Result<()> {
+        let head = seat.sitting().backend.reopen().await?;
+        if head.record().role == Role::ActiveSync {
+            // It has everything that was answered, and this process holds the other one.
+            self.go_on_without(Which::Second, seat).await?;
+            seat.fell_back(Which::Second, &reason);
+        } else if !head.record().role.serves_alone() {
             return Err(reason);
         }
         tracing::warn!(
@@ -159,19 +239,24 @@ impl Writer {
                 .with("serial", head.serial));
         }
         other.backend.confirm().await?;
+        self.sit_down(seat, &head).await
+    }
+
+    /// The two databases change places. Every row of the other one is in its tables.
+    async fn sit_down(&mut self, seat: &Seat, head: &Head) -> Result<()> {
+        let Some(other) = seat.beside() else { return Err(unsettled()) };
         seat.change_places();
         let BackendInfo { name, pinned, location, .. } = self.backend.info();
         self.system = system_name(name);
         self.is_pinned = pinned;
         self.materialize = other.materialize;
-        self.identity = Identity::of(&head);
-        // Every row is in its tables.
+        self.identity = Identity::of(head);
         self.checkpointer.backlog = FlushBacklog::default();
         self.checkpointer.set_checkpoint(head.checkpoint);
         self.checkpointer.set_oldest(head.oldest_block);
         self.shared.vital.checkpointed(head.checkpoint);
         self.wake_upkeep();
-        self.take_over(&head).await?;
+        self.take_over(head).await?;
         let published = self.shared.published.load_full();
         let fresh_at = self.elapsed();
         self.publish_state(published.state.clone(), UnflushedAudit::default(), fresh_at);
@@ -211,11 +296,16 @@ impl Writer {
 pub(super) type Ended = (Result<()>, Result<Next>);
 
 /// On a thread of its own, which may hang.
-async fn carry_out(mover: Mover, moving: Moving, gate: &Gate) -> Ended {
+async fn carry_out(mover: Mover, moving: Moving, gate: &Gate, stays_in_step: bool) -> Ended {
     let done = match moving {
         Moving::HandOver(_) => mover.switch(gate).await.map(drop),
         Moving::Complete(_) => mover.complete(gate).await.map(drop),
-        Moving::Settle(_) => mover.settle_anew().await.map(drop),
+        Moving::Tighten(_) => mover.tighten(gate).await,
+        Moving::Loosen(_) => match gate.pass() {
+            Ok(()) => mover.take(Event::Loosen).await.map(drop),
+            Err(error) => Err(error),
+        },
+        Moving::Settle(_) => mover.settle_anew(stays_in_step).await.map(drop),
     };
     // Whoever closed it serves on, and looks at both sides by itself.
     if let Err(error) = gate.pass() {
@@ -223,12 +313,12 @@ async fn carry_out(mover: Mover, moving: Moving, gate: &Gate) -> Ended {
     }
     // Whatever came of it, the records say who is written.
     let next = match &done {
-        Ok(()) => mover.settle().await,
+        Ok(()) => mover.settle(stays_in_step).await,
         // Refused before anything was written, or taken back.
         Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Restricted) => {
-            mover.settle().await
+            mover.settle(stays_in_step).await
         }
-        Err(_) => mover.settle_anew().await,
+        Err(_) => mover.settle_anew(stays_in_step).await,
     };
     (done, next)
 }

@@ -117,8 +117,24 @@ pub(crate) enum Moving {
     HandOver(MoveOptions),
     /// Leave the other one, for good.
     Complete(MoveOptions),
+    /// Have every answer mean that both have it.
+    Tighten(MoveOptions),
+    /// Have it mean that the one which is served has it.
+    Loosen(MoveOptions),
     /// End what was interrupted.
     Settle(MoveOptions),
+}
+
+impl Moving {
+    pub(super) fn options(self) -> MoveOptions {
+        match self {
+            Self::HandOver(options)
+            | Self::Complete(options)
+            | Self::Tighten(options)
+            | Self::Loosen(options)
+            | Self::Settle(options) => options,
+        }
+    }
 }
 
 /// A change of who follows the log.

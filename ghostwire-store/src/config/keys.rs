@@ -563,6 +563,28 @@ pub(super) static KEYS: &[Key] = &[
         |c, v| v.integer().map(|n| c.migration.max_stall_ms = n),
     ),
     Key::field(
+        "migration.synchronous",
+        Kind::Boolean,
+        "Whether an answer means that both stores have it, once the copy is complete: each write takes as long as the slower one, and one that is lost is gone on without.",
+        |c| Some(Value::Boolean(c.migration.synchronous)),
+        |c, v| v.boolean().map(|synchronous| c.migration.synchronous = synchronous),
+    ),
+    Key::field(
+        "migration.mirror_timeout_ms",
+        integer(1, 600_000),
+        "How long callers wait, where both stores have to answer, for one that does not, in milliseconds; then the outcome of their write is unknown.",
+        |c| Some(Value::Integer(c.migration.mirror_timeout_ms)),
+        |c, v| v.integer().map(|n| c.migration.mirror_timeout_ms = n),
+    ),
+    Key::field(
+        "migration.witness_command",
+        Kind::Path,
+        "A program outside of both stores that is asked before one of them goes on without the other: with the network, the epoch and the side, it ends with 0 if it grants this side the epoch, and with 1 if another side has it.",
+        |c| c.migration.witness_command.clone().map(Value::Path),
+        |c, v| v.into_path().map(|path| c.migration.witness_command = Some(path)),
+    )
+    .unless_set("none: the process that holds both stores decides"),
+    Key::field(
         "migration.max_kept_mib",
         integer(1, 1_048_576),
         "How much the store that is served keeps for the other one at most, in MiB; beyond it the other one has to be copied anew.",

@@ -363,6 +363,12 @@ pub struct Migration {
     pub target: Option<String>,
     /// How long nobody may be served while the network is handed over.
     pub max_stall_ms: u64,
+    /// Whether an answer means that both stores have it, once the copy is complete.
+    pub synchronous: bool,
+    /// How long callers wait then for a store that does not answer.
+    pub mirror_timeout_ms: u64,
+    /// The program that grants an epoch to one of both stores.
+    pub witness_command: Option<PathBuf>,
     /// How much the store that is served keeps for the other one at most.
     pub max_kept_mib: u64,
     /// Of a hundred parts of time so many are used for copying.
@@ -375,6 +381,9 @@ impl Default for Migration {
             stage: MigrationStage::TargetOnly,
             target: None,
             max_stall_ms: 50,
+            synchronous: false,
+            mirror_timeout_ms: 5000,
+            witness_command: None,
             max_kept_mib: 1024,
             copy_share: 50,
         }

@@ -3,6 +3,7 @@
 mod absent;
 #[cfg(all(feature = "admin", unix))]
 mod admin;
+mod anew;
 #[cfg(feature = "zqlite")]
 mod attestations;
 mod key;
@@ -14,6 +15,7 @@ mod place;
 mod postgres;
 #[cfg(feature = "zqlite")]
 mod sealed;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +28,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::health::LoadProgress;
 use ghostwire_store_core::keys::KeyManager;
 use ghostwire_store_core::layer::Deadlines;
-use ghostwire_store_core::migration::{Occupant, Seat};
+use ghostwire_store_core::migration::{Occupant, Seat, Witness};
 use ghostwire_store_core::observe::Recorder;
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
@@ -36,7 +38,10 @@ use ghostwire_store_sqlite::{FileKind, StoreFile};
 
 use crate::config::{self, BackendChoice, BackendKind, Config};
 use crate::migration::Migrations;
+pub(crate) use anew::Anew;
 use key::Key;
+pub use moving::Survivor;
+use witness::WitnessCommand;
 
 /// The identity of a store that is never made.
 #[cfg(any(feature = "zqlite", feature = "libsql"))]
@@ -331,7 +336,9 @@ impl<'c> Opener<'c> {
         let manager = beneath.manager(self.read_only).await;
         let Beneath { backend, hash_keys, .. } = beneath;
         let materialize = materialize(&self.config.backend);
-        let seat = Seat::new(Occupant { backend, keys: manager, materialize });
+        let witness = base.config.migration.witness_command.clone();
+        let witness = witness.map(|it| Arc::new(WitnessCommand::new(it)) as Arc<dyn Witness>);
+        let seat = Seat::witnessed(Occupant { backend, keys: manager, materialize }, witness);
         seat.put_beside(beside);
         if let Some(absent) = absent {
             absent.stands_at(&seat);

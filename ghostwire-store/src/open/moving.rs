@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use ghostwire_store_core::Store;
 use ghostwire_store_core::backend::{Backend, Head};
+use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
-use ghostwire_store_core::migration::{Found, Occupant, Role, Which, find_served};
+use ghostwire_store_core::migration::{Found, Occupant, Role, Which, find_served, go_on_alone};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
 
@@ -52,7 +53,11 @@ impl<'c> Opener<'c> {
                 let (here, there) = (source.record(), target.record());
                 let is_of_both = target.membership.is_some_and(|it| it.peer == source.side)
                     || source.membership.is_some_and(|it| it.peer == target.side);
-                is_of_both && there.role.is_active() && !here.role.is_active()
+                let is_superseded = there.epoch > here.epoch || !here.role.is_active();
+                // One that was made in place of a lost source is nothing yet.
+                let is_made = here.role == Role::None && here.membership.is_none();
+                let goes_on = there.role == Role::ActiveAlone && there.membership.is_some();
+                is_of_both && there.role.is_active() && is_superseded || is_made && goes_on
             }
             (Ok(source), Err(_)) if serves_without(&source, true) => false,
             (Err(_), Ok(target)) if serves_without(&target, false) => true,
@@ -232,6 +237,101 @@ impl<'c> Opener<'c> {
             ));
         }
         Ok(Key::Known(found))
+    }
+}
+
+/// One of two stores that were in step or followed each other, opened to go on without the other one.
+#[derive(Debug)]
+pub struct Survivor {
+    store: String,
+    head: Head,
+    backend: Arc<dyn Backend>,
+}
+
+impl Survivor {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Whether the other one may have commits that were answered and that this one lacks.
+    #[must_use]
+    pub fn may_lack(&self) -> bool {
+        self.head.record().role == Role::PassiveAsync
+    }
+
+    /// Has it be the network from now on. Whatever the other store has is superseded.
+    ///
+    /// # Errors
+    /// `Restricted` if its record does not let it; those of a write.
+    pub async fn go_on(self) -> Result<()> {
+        let done = go_on_alone(self.backend.clone()).await;
+        self.leave().await?;
+        done
+    }
+
+    /// Closes it as it is.
+    ///
+    /// # Errors
+    /// Those of closing a store.
+    pub async fn leave(self) -> Result<()> {
+        self.backend.close().await
+    }
+}
+
+impl Opener<'_> {
+    /// Opens the one of both stores whose other side is this database, which is down.
+    ///
+    /// # Errors
+    /// `Restricted` without `migration.target`, or if the database is there; `NotFound` if neither store
+    /// names it; `Busy` if somebody has the store open; those of opening it.
+    pub async fn survivor(&self, lost: SideId) -> Result<Survivor> {
+        let Some(target) = self.other_side()? else {
+            return Err(Error::new(
+                ErrorKind::Restricted,
+                "the configuration names no other store, so nothing is lost that this one would go on without",
+            )
+            .with("key", "migration.target"));
+        };
+        let mut failed = None;
+        for (config, other) in [(self.config, &target), (&target, self.config)] {
+            let head = match self.head_of(config).await {
+                Ok(head) => head,
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
+            if head.membership.is_none_or(|it| it.peer != lost) {
+                continue;
+            }
+            if self.head_of(other).await.is_ok_and(|head| head.side == lost) {
+                return Err(Error::new(
+                    ErrorKind::Restricted,
+                    "the other store is there, and nothing has to go on without it: start the process with both",
+                )
+                .with("side", lost)
+                .with("store", &other.store));
+            }
+            let (beneath, _) = self.with_config(config).create(false).open_side().await?;
+            let backend = beneath.backend;
+            return Ok(Survivor { store: config.store.clone(), head, backend });
+        }
+        Err(failed.unwrap_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                "neither store is one end of a migration whose other end is this side; \
+                 `gwstore migrate status` names both",
+            )
+            .with("side", lost)
+        }))
     }
 }
 

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::actor::actor;
-use crate::cli::MigrateCommand;
+use crate::cli::{MigrateCommand, MigrateGoOn};
 use crate::confirm::{self, Advice};
 use crate::failure::{Ending, Failure, Outcome};
 use crate::live::{self, Found};
@@ -33,6 +33,9 @@ pub(super) async fn run(
     shell: &mut Shell<'_>,
 ) -> Outcome {
     refuse_to_forget(config)?;
+    if let MigrateCommand::GoOn(args) = command {
+        return go_on(config, args, shell).await;
+    }
     if let MigrateCommand::Abort(args) | MigrateCommand::Finish(args) = command
         && !args.yes
     {
@@ -57,6 +60,39 @@ fn question(command: &MigrateCommand) -> &'static str {
         }
         _ => "Abort the migration? What was copied is of no use then.",
     }
+}
+
+/// On the files: a process that has the other store open decides by itself, and one that cannot open both
+/// serves nobody.
+async fn go_on(config: &Config, args: &MigrateGoOn, shell: &mut Shell<'_>) -> Outcome {
+    let lost = args.the_other_side_is_down;
+    let survivor = opener(config).create(false).survivor(lost).await;
+    let survivor = survivor.map_err(|error| advised(config, error))?;
+    let (head, store) = (*survivor.head(), survivor.store().to_owned());
+    let record = head.record();
+    if !args.yes {
+        let may_lack = match survivor.may_lack() {
+            true => "It followed later: what was answered after that may be lost.",
+            false => "It has everything that was answered.",
+        };
+        shell.tell(format_args!(
+            "{store} is {record}, at position {} and serial {}, last written at {}. {may_lack}",
+            head.position, head.serial, head.time
+        ))?;
+        let question = "Have it be the network? Whatever the other side has is superseded then.";
+        if let Err(refused) = confirm::ask(question, Advice::Confirm, shell) {
+            survivor.leave().await?;
+            return Err(refused);
+        }
+    }
+    survivor.go_on().await?;
+    if shell.json {
+        return shell.object(&json!({ "store": store, "lost": lost, "position": head.position }));
+    }
+    shell.say(format_args!(
+        "{store} is the network. Start the process as before: when the other store is there again, it is set aside and \
+         copied anew."
+    ))
 }
 
 /// Who does it.
@@ -157,6 +193,8 @@ async fn take(
             shell.say("The migration was aborted. The source is served alone; remove the target's files before another one begins.")
         }
         MigrateCommand::Finish(_) => finish(hand, config, shell).await,
+        // It needs nobody who has the store open.
+        MigrateCommand::GoOn(_) => Ok(()),
     }
 }
 
@@ -289,7 +327,13 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
         ("served", status.served.clone()),
         ("source", side(&status.source)),
         ("target", side(&status.target)),
-        ("lag", format!("{} commits", status.lag)),
+        (
+            "lag",
+            match status.in_step {
+                true => "none: an answer means that both have it".to_owned(),
+                false => format!("{} commits", status.lag),
+            },
+        ),
     ];
     if let Some(copy) = &status.copy {
         let left = copy.seconds_left.map_or_else(String::new, |left| format!(", {left} s left"));
@@ -306,6 +350,10 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
             "running",
             format!("{} by {} since {}", running.what, running.by, running.since),
         ));
+    }
+    if let Some(fallback) = &status.last_fallback {
+        let times = status.fallbacks;
+        pairs.push(("went on without one", format!("{times} times; the last time {fallback}")));
     }
     if let Some(error) = &status.last_error {
         pairs.push(("the copy has fallen behind", error.clone()));

@@ -1,8 +1,10 @@
 //! An open store that moves to another database which fails, is slow or hangs.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod in_step;
+
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -50,6 +52,14 @@ struct Wrongs {
     permits: Permits,
     /// Every commit, until it is opened anew.
     is_stuck: AtomicBool,
+    /// It cannot be opened anew.
+    reopens: AtomicBool,
+    /// Its disk is full.
+    is_full: AtomicBool,
+    /// The next commits that change content are stored, and answered as if nobody knew.
+    loses_answers: AtomicBool,
+    /// Where commits that change content wait for those of the other side, and block their thread.
+    meets: Mutex<Option<Arc<Barrier>>>,
     /// Every role that was written.
     roles: Mutex<Vec<Role>>,
 }
@@ -111,11 +121,22 @@ impl Layer for Failing {
     async fn commit(&self, commit: &Commit) -> Result<()> {
         check(&self.wrongs.commits)?;
         check(&self.wrongs.is_stuck)?;
+        let is_content = commit.id().is_some();
+        if is_content && self.wrongs.is_full.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Exhausted, "as it was told"));
+        }
+        let meets = self.wrongs.meets.lock().unwrap().clone();
+        if let Some(meets) = meets.filter(|_| is_content) {
+            meets.wait();
+        }
         let record = commit.head.record;
         if record.is_some_and(|it| it.after.role == Role::ActiveSync) {
             self.may_hang(Call::Activate).await;
         }
         self.inner.commit(commit).await?;
+        if is_content && self.wrongs.loses_answers.swap(false, Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::OutcomeUnknown, "as it was told"));
+        }
         if let Some(record) = record {
             self.wrongs.roles.lock().unwrap().push(record.after.role);
             let is_activated = record.after.role == Role::ActiveSync;
@@ -133,6 +154,7 @@ impl Layer for Failing {
     }
 
     async fn reopen(&self) -> Result<Head> {
+        check(&self.wrongs.reopens)?;
         self.fail(|it| &it.is_stuck, false);
         self.inner.reopen().await
     }
@@ -157,8 +179,13 @@ struct Moved {
 
 impl Moved {
     async fn new() -> Self {
-        let (source, target) = (Failing::new(1), Failing::new(2));
+        let source = Failing::new(1);
         let seat = Seat::new(Occupant::new(Arc::new(source.clone())));
+        Self::on(seat, source).await
+    }
+
+    async fn on(seat: Arc<Seat>, source: Failing) -> Self {
+        let target = Failing::new(2);
         let options = StoreOptions { seat: Some(seat.clone()), ..StoreOptions::default() };
         let moved = Self { store: open(seat, options).await.unwrap(), source, target };
         moved.add("first").await;
@@ -181,13 +208,15 @@ impl Moved {
 }
 
 async fn until(migration: &Migration, holds: impl Fn(&Status) -> bool) -> Status {
-    loop {
+    const MOST: usize = 3_000;
+    for _ in 0..MOST {
         let status = migration.status().await.unwrap();
         if holds(&status) {
             return status;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    panic!("{:#?}", migration.status().await);
 }
 
 async fn mirrored(migration: &Migration) {
