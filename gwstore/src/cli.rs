@@ -278,6 +278,12 @@ pub(crate) struct NativeCheckArgs {
     #[arg(long, value_name = "N", default_value_t = 50_000,
         value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     pub(crate) rows: u32,
+    /// Of the conformance suite, the last step, run only what has this in its name.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) conformance_filter: Option<String>,
+    /// Leave the conformance suite out. The verdict is kept all the same, and says so.
+    #[arg(long, conflicts_with = "conformance_filter")]
+    pub(crate) without_conformance: bool,
 }
 
 #[derive(Debug, Subcommand)]
