@@ -11,7 +11,7 @@ use ghostwire_store_core::migration::{Occupant, Renewal, Seat};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::secrets::HashKeys;
 use ghostwire_store_sqlite::{
-    KEYRING_FILE, RESERVE_FILE, failed, files_of, native_files_of, resolved, with_suffix,
+    KEYRING_FILE, LOCK_FILE, RESERVE_FILE, failed, files_of, native_files_of, resolved, with_suffix,
 };
 
 use super::Opener;
@@ -82,7 +82,13 @@ impl Renewal for Anew {
         let location = superseded.backend.info().location;
         let (config, path) = self.config_of(location.as_deref())?;
         let side = superseded.backend.head().await?.side;
-        superseded.backend.close().await?;
+        // What is known of it may be from before its file was taken away.
+        path.symlink_metadata()
+            .map_err(|error| failed("a superseded database is not in its place", &path, error))?;
+        if let Err(error) = superseded.backend.close().await {
+            // Its file was away while it was open.
+            tracing::warn!(%error, "a superseded database is not closed in order");
+        }
         let opener = self.opener(config);
         let made = match set_aside(&path, epoch) {
             Ok(aside) => {
@@ -117,13 +123,10 @@ fn moved(from: &Path, to: &Path) -> impl Iterator<Item = (PathBuf, PathBuf)> {
         let name = path.as_os_str().as_encoded_bytes().get(from.as_os_str().len()..)?;
         std::str::from_utf8(name).ok().map(str::to_owned)
     };
-    // The database last: without it the others are nothing.
-    let files: Vec<_> = files_of(from)
-        .skip(1)
-        .chain(native_files_of(from))
-        .chain(beside)
-        .chain([from.to_owned()])
-        .collect();
+    // Without the database the others are nothing. The lock says which one it is, and so goes last.
+    let last = [from.to_owned(), with_suffix(from, LOCK_FILE)];
+    let files: Vec<_> =
+        files_of(from).skip(1).chain(native_files_of(from)).chain(beside).chain(last).collect();
     let to = to.to_owned();
     files
         .into_iter()

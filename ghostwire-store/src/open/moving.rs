@@ -88,8 +88,7 @@ impl<'c> Opener<'c> {
             if is_gone(target) {
                 return Err(neither_is_there(self.config, target));
             }
-            // It was left, and its file removed; no new one is made in its place.
-            return there.open_alone(self).await;
+            return self.open_without_source(&there).await;
         }
         let here = self.clone().create(false);
         let (first, second) = match (here.open_side().await, there.open_side().await) {
@@ -130,6 +129,32 @@ impl<'c> Opener<'c> {
         served.open_seated(self, opened, beside, None).await
     }
 
+    /// The source's file is not there, and no new one is made in its place.
+    async fn open_without_source(
+        &self,
+        there: &Opener<'_>,
+    ) -> Result<(Arc<dyn Store>, Migrations)> {
+        let side = there.open_side().await?;
+        let backend = side.0.backend.clone();
+        let is_left = match backend.head().await {
+            // It was left for good, and its file removed.
+            Ok(head) => head.membership.is_none(),
+            Err(error) => {
+                // Its files must not stay locked.
+                let _ = backend.close().await;
+                return Err(error);
+            }
+        };
+        if is_left {
+            return there.open_seated(self, side, None, None).await;
+        }
+        let here = self.clone().create(false);
+        let location = self.config.backend.location().unwrap_or_default();
+        let gone = Error::new(ErrorKind::NotFound, "there is no store at this path")
+            .with("path", location);
+        self.open_without((there, side), &here, gone).await
+    }
+
     /// Opens the one of both that can be opened, if its record says that it may be served without the other
     /// one. That is tried again while it is served.
     async fn open_without(
@@ -142,10 +167,13 @@ impl<'c> Opener<'c> {
         let backend = opened.0.backend.clone();
         let head = match backend.head().await {
             Ok(head) if serves_without(&head, is_source) => head,
-            _ => {
+            found => {
                 // Its files must not stay locked.
                 let _ = backend.close().await;
-                return Err(error);
+                return Err(match found {
+                    Ok(head) => needs_other(&head, error),
+                    Err(_) => error,
+                });
             }
         };
         let is_made_by_start = head.membership.is_none() && is_gone(other.config);
@@ -343,6 +371,30 @@ fn serves_without(head: &Head, is_source: bool) -> bool {
     match is_source {
         true => role.serves_alone() || is_new,
         false => role.serves_alone() && head.membership.is_some(),
+    }
+}
+
+/// The other store cannot be opened, and this one may have to go on without it.
+fn needs_other(head: &Head, error: Error) -> Error {
+    let may_go_on =
+        matches!(head.record().role, Role::ActiveSync | Role::PassiveSync | Role::PassiveAsync);
+    match head.membership.filter(|_| may_go_on) {
+        None => error,
+        Some(membership) => Error::new(
+            ErrorKind::Unavailable,
+            "one of the two stores of a migration cannot be opened, and the other one is not written without it",
+        )
+        .with("side", head.side)
+        .with("role", head.record().role)
+        .with("lost", membership.peer)
+        .with(
+            "help",
+            format_args!(
+                "bring it back; if it is lost for good: gwstore migrate go-on --the-other-side-is-down {}",
+                membership.peer
+            ),
+        )
+        .because(error),
     }
 }
 

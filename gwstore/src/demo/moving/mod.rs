@@ -210,14 +210,16 @@ impl Moving<'_> {
     }
 
     async fn require_all(&mut self, when: &'static str) -> Result<()> {
+        // What is acknowledged while it looks may not be among what it finds.
+        let known = self.timeline.acknowledged();
         match self.ask(Ask::Names).await? {
-            Told::Names(found) => self.compare(found, when),
+            Told::Names(found) => self.compare(known, found, when),
             told => Err(unasked(&told)),
         }
     }
 
-    fn compare(&self, found: Vec<String>, when: &'static str) -> Result<()> {
-        let missing = self.timeline.missing(found);
+    fn compare(&self, known: usize, found: Vec<String>, when: &'static str) -> Result<()> {
+        let missing = self.timeline.missing(known, found);
         match missing.first() {
             None => Ok(()),
             Some(first) => Err(differ("writes that were acknowledged are not there")
@@ -298,7 +300,7 @@ impl Moving<'_> {
             store.verify().await?;
             let found = Sums::from(store.digests().await?);
             require_equal(expected, &found, "opened alone")?;
-            self.compare(child::names(store.as_ref()), "opened alone")
+            self.compare(self.timeline.acknowledged(), child::names(store.as_ref()), "opened alone")
         };
         let read = read.await;
         let backend = store.info().backend.name.to_owned();

@@ -1,6 +1,6 @@
 //! What happened while the network moved, and how long those who wrote waited.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ impl Standing {
 pub(super) struct Timeline {
     begun: Instant,
     pub(super) events: Vec<Event>,
-    acknowledged: BTreeSet<String>,
+    acknowledged: Vec<String>,
     /// The newest commit that anybody knows of who was answered.
     pub(super) serial: u64,
     longest_micros: u64,
@@ -66,7 +66,7 @@ impl Timeline {
         Self {
             begun: Instant::now(),
             events: Vec::new(),
-            acknowledged: BTreeSet::new(),
+            acknowledged: Vec::new(),
             serial: 0,
             longest_micros: 0,
             longest_since_event: 0,
@@ -79,7 +79,7 @@ impl Timeline {
     }
 
     pub(super) fn acknowledge(&mut self, at: Instant, name: String, serial: u64, micros: u64) {
-        self.acknowledged.insert(name);
+        self.acknowledged.push(name);
         self.serial = self.serial.max(serial);
         self.longest_micros = self.longest_micros.max(micros);
         self.longest_since_event = self.longest_since_event.max(micros);
@@ -106,9 +106,9 @@ impl Timeline {
     }
 
     /// What was acknowledged and is not there.
-    pub(super) fn missing(&self, found: Vec<String>) -> Vec<&str> {
+    pub(super) fn missing(&self, known: usize, found: Vec<String>) -> Vec<&str> {
         let found: HashSet<String> = found.into_iter().collect();
-        let acknowledged = self.acknowledged.iter().map(String::as_str);
+        let acknowledged = self.acknowledged.iter().take(known).map(String::as_str);
         acknowledged.filter(|name| !found.contains(*name)).collect()
     }
 
@@ -250,9 +250,11 @@ mod tests {
         }
         assert_eq!((timeline.acknowledged(), timeline.serial), (3, 9));
         let found = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(timeline.missing(found(&["c", "other"])), ["a", "b"]);
+        assert_eq!(timeline.missing(3, found(&["c", "other"])), ["b", "a"]);
+        // What came after what is asked about.
+        assert_eq!(timeline.missing(1, found(&["other"])), ["b"]);
         // What was written and not answered may be there.
-        assert!(timeline.missing(found(&["a", "b", "c", "other"])).is_empty());
+        assert!(timeline.missing(3, found(&["a", "b", "c", "other"])).is_empty());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 #![cfg(all(feature = "libsql", feature = "zqlite"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod in_step;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
