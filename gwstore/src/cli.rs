@@ -597,9 +597,20 @@ pub(crate) enum MigrateCommand {
     /// Give the target up while the source is served.
     Abort(MigrateConfirmed),
     /// Leave the source for good: there is no way back.
-    Finish(MigrateConfirmed),
+    Finish(MigrateFinish),
     /// Have one store be the network without the other one, which is lost.
     GoOn(MigrateGoOn),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MigrateFinish {
+    /// Then overwrite and remove the files of the source, with the backups and copies beside it. A disk may keep what
+    /// was overwritten.
+    #[arg(long)]
+    pub(crate) shred_source: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -358,7 +358,8 @@ impl Migration {
             target,
             served: if served_is_target { Part::Target } else { Part::Source }.name().to_owned(),
             lag,
-            in_step: self.seat.mirror().is_some_and(|mirror| !mirror.is_troubled()),
+            in_step: self.seat.is_settled()
+                && self.seat.mirror().is_some_and(|mirror| !mirror.is_troubled()),
             copy,
             running: told.running.clone(),
             last_stall_ms: told
@@ -529,6 +530,13 @@ fn unknown_side(side: &Occupant, served: &Head) -> SideStatus {
     }
 }
 
+/// Whether the second side was told to go on without the first one.
+fn supersedes(pair: &Pair) -> bool {
+    let (Some(first), Some(second)) = (pair.first, pair.second) else { return false };
+    let names = second.record.membership.is_some_and(|it| it.peer == first.side);
+    names && second.record.role.is_active() && second.record.epoch > first.record.epoch
+}
+
 fn superseded() -> Error {
     Error::new(
         ErrorKind::Restricted,
@@ -656,7 +664,9 @@ impl Driver {
 
     /// Does what is left to do, or some of it. Tells how many commits were sent.
     async fn work(&self) -> Result<u64> {
-        if let Some(mirror) = self.seat.mirror() {
+        if self.seat.is_settled()
+            && let Some(mirror) = self.seat.mirror()
+        {
             return self.keep_in_step(&mirror).await;
         }
         self.end_doubt().await?;
@@ -757,6 +767,8 @@ impl Driver {
                 self.shared.lock().filling.get_or_insert((Instant::now(), rows));
                 mover.fill_counting(&self.shared.copy).await.map(|_| 1)
             }
+            // The other one is the network by now: the writer looks, and writes nothing any more.
+            Next::Refused(_) if supersedes(&pair) => self.settle().await,
             Next::Refused(refusal) => Err(refusal.error()),
             // Nobody has to wait for what is left to do at the other side.
             Next::Resume if serves_alone => mover.resume().await.map(|_| 1),

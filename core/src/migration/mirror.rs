@@ -85,6 +85,8 @@ impl Trouble {
 #[derive(Debug)]
 enum Ask {
     Store(Arc<Commit>),
+    /// What is stored already.
+    Confirm,
     Reopen,
 }
 
@@ -94,15 +96,20 @@ type Answered = Result<Option<Head>>;
 async fn carry_out(side: &dyn Backend, ask: &Ask) -> Answered {
     match ask {
         Ask::Reopen => side.reopen().await.map(Some),
+        Ask::Confirm => confirm(side).await,
         Ask::Store(commit) => {
             side.commit(commit).await?;
-            side.confirm().await.map_err(|error| {
-                Error::new(ErrorKind::OutcomeUnknown, "it is stored, but the pin does not have it")
-                    .because(error.to_string())
-            })?;
-            Ok(None)
+            confirm(side).await
         }
     }
+}
+
+async fn confirm(side: &dyn Backend) -> Answered {
+    let confirmed = side.confirm().await.map_err(|error| {
+        Error::new(ErrorKind::OutcomeUnknown, "it is stored, but the pin does not have it")
+            .because(error.to_string())
+    });
+    confirmed.map(|()| None)
 }
 
 /// What was asked of the follower and is to be answered.
@@ -176,8 +183,9 @@ impl Mirror {
     /// their times.
     fn begin(&self, ask: Ask) -> Asked {
         if self.is_asked.swap(true, Ordering::AcqRel) {
+            // It is slow, and not lost: nothing was tried.
             return Asked::Refused(Error::new(
-                ErrorKind::Unavailable,
+                ErrorKind::Busy,
                 "the other side of the migration has not answered yet what it was asked before",
             ));
         }
@@ -252,6 +260,10 @@ impl Mirror {
                     self.lock().open = None;
                     return Err(failed());
                 }
+                // Somebody else holds one of them, and the other one has it.
+                Verdict::Fenced if outcomes.contains(&Outcome::Stored) => {
+                    return Err(undecided().because(failed().to_string()));
+                }
                 Verdict::Fenced => return Err(failed()),
                 Verdict::Corrupt => {
                     return Err(Error::corrupt(
@@ -300,9 +312,10 @@ impl Mirror {
             Error::new(ErrorKind::OutcomeUnknown, "a side of the migration cannot be opened")
                 .because(error)
         })?;
-        if (head.position, head.commit) == (entry.position, entry.commit) {
-            return Ok(());
-        }
+        let ask = match (head.position, head.commit) == (entry.position, entry.commit) {
+            true => Ask::Confirm,
+            false => ask,
+        };
         match which {
             Which::First => carry_out(authority, &ask).await.map(drop),
             Which::Second => self.begin(ask).answer(until).await.map(drop),

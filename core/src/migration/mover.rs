@@ -52,6 +52,15 @@ impl Default for MoveOptions {
 }
 
 impl MoveOptions {
+    /// In step the last entry is always kept, however long it is: no commit may be refused because of that.
+    fn kept_bytes(&self) -> u64 {
+        const IN_STEP: u64 = 1 << 30;
+        match self.synchronous {
+            true => self.max_kept_bytes.max(IN_STEP),
+            false => self.max_kept_bytes,
+        }
+    }
+
     /// Why a hand-over was taken back.
     pub(crate) fn too_long(&self, took: Duration, behind: u64) -> Error {
         Error::new(
@@ -301,7 +310,7 @@ impl Mover {
             }
             // The second of two writes may have been planned before the first one moved its side.
             let before = pair.get(write.to).unwrap_or(write.before);
-            side.write(&Write { before, ..*write }, self.options.max_kept_bytes).await?;
+            side.write(&Write { before, ..*write }, self.options.kept_bytes()).await?;
         }
         Ok(())
     }
@@ -414,6 +423,10 @@ impl Mover {
         let consumers = Consumers::read(source.backend()?.as_ref(), &head).await?;
         // The last one stays, so that the two can be compared.
         let taken = Position::new(taken.get().saturating_sub(1));
+        if feed::row_at(source.backend()?.as_ref(), taken).await?.is_none() {
+            // The side took it from the other one, and keeps no entry of it.
+            return Ok(());
+        }
         if consumers.require(&name).is_ok_and(|consumer| taken > consumer.position) {
             source.let_go(&name, taken).await?;
         }
@@ -615,6 +628,14 @@ impl Mover {
     /// Ends what was interrupted, so that one side is written and the other one follows: later, unless
     /// both are to stay in step.
     pub(crate) async fn settle(&self, stays_in_step: bool) -> Result<Next> {
+        let pair = self.look().await?;
+        let roles = [pair.first, pair.second].map(|seen| seen.map(|seen| seen.record.role));
+        let is_half =
+            roles.contains(&Some(Role::ActiveSync)) && roles.contains(&Some(Role::PassiveAsync));
+        if is_half && !stays_in_step {
+            // That needs no write to the one that follows, which may be what failed.
+            return self.take(Event::Loosen).await;
+        }
         match self.resume().await? {
             Next::Served(Service::Both { .. }) if !stays_in_step => self.take(Event::Loosen).await,
             next => Ok(next),
@@ -703,10 +724,15 @@ pub async fn find_served(
 /// down and will not be written: from then on its epoch supersedes the other one's.
 ///
 /// # Errors
-/// `Restricted` for one that is complete without its other side, or never was; those of any write.
-pub async fn go_on_alone(survivor: Arc<dyn Backend>) -> Result<()> {
+/// `Restricted` for one that is complete without its other side, or never was, and if the witness granted the
+/// other one; those of asking it, and of any write.
+pub async fn go_on_alone(survivor: Arc<dyn Backend>, witness: Option<&dyn Witness>) -> Result<()> {
     let side = Side::closed(survivor);
     let mover = Mover::new(side.clone(), side, MoveOptions::default());
+    if let Some(witness) = witness {
+        // Its register has to know, or it would grant the epoch to the other one.
+        mover.ask(witness, Which::First).await?;
+    }
     mover.go_on(Which::First, Grounds::Operator).await
 }
 

@@ -71,6 +71,14 @@ impl Writer {
             return Err(unsettled().because(hangs().to_string()));
         };
         let (done, next) = outcome.unwrap_or_else(|_| (Err(panicked()), Err(panicked())));
+        if was_in_step
+            && matches!(moving, Moving::Settle(_) | Moving::Loosen(_))
+            && let Err(error) = &next
+        {
+            // Both stay in step. Whether one of them is lost decides whoever opens them anew.
+            self.poison(true);
+            return Err(done.err().unwrap_or_else(|| error.clone()));
+        }
         let is_other =
             matches!(next, Ok(Next::Served(Service::Alone { authority: Which::Second })));
         let is_in_step =
@@ -185,6 +193,21 @@ impl Writer {
             None => Grounds::InSync,
             Some(witness) => mover.ask(witness.as_ref(), which).await?,
         };
+        let left = match which {
+            Which::First => seat.sitting().backend.head().await?,
+            Which::Second => match seat.beside() {
+                Some(other) => other.backend.head().await?,
+                None => return Err(unsettled()),
+            },
+        };
+        let state = self.state();
+        let is_same = left.position > state.position() || left.hash == state.hash();
+        if left.position < state.position() || left.serial < state.serial() || !is_same {
+            return Err(Error::corrupt("the side that is left lacks what was answered")
+                .with("side", left.side)
+                .with("stored_position", left.position)
+                .with("position", state.position()));
+        }
         mover.go_on(which, grounds).await?;
         seat.set_mirror(None);
         if which == Which::First {
@@ -200,7 +223,21 @@ impl Writer {
     /// other one.
     async fn serve_by_itself(&mut self, reason: Error, seat: &Arc<Seat>) -> Result<()> {
         let head = seat.sitting().backend.reopen().await?;
-        if head.record().role == Role::ActiveSync {
+        let other = seat.beside();
+        let theirs = match &other {
+            Some(other) => other.backend.head().await.ok(),
+            None => None,
+        };
+        if let Some(theirs) = theirs
+            && theirs.record().role.is_active()
+            && theirs.epoch > head.epoch
+            && theirs.membership.is_some_and(|it| it.peer == head.side)
+        {
+            return Err(self.fence(theirs.fenced()));
+        }
+        let is_there =
+            matches!(reason.kind(), ErrorKind::Busy | ErrorKind::Conflict | ErrorKind::Exhausted);
+        if head.record().role == Role::ActiveSync && !is_there {
             // It has everything that was answered, and this process holds the other one.
             self.go_on_without(Which::Second, seat).await?;
             seat.fell_back(Which::Second, &reason);
@@ -311,6 +348,7 @@ async fn carry_out(mover: Mover, moving: Moving, gate: &Gate, stays_in_step: boo
     if let Err(error) = gate.pass() {
         return (Err(error.clone()), Err(error));
     }
+    let stays_in_step = stays_in_step && (done.is_ok() || !matches!(moving, Moving::Tighten(_)));
     // Whatever came of it, the records say who is written.
     let next = match &done {
         Ok(()) => mover.settle(stays_in_step).await,

@@ -16,7 +16,7 @@ use ghostwire_store_sqlite::{
 
 use super::Opener;
 use super::absent::Absent;
-use crate::config::Config;
+use crate::config::{BackendChoice, Config};
 
 /// Does it for the stores of a configuration.
 pub(crate) struct Anew {
@@ -85,6 +85,7 @@ impl Renewal for Anew {
         // What is known of it may be from before its file was taken away.
         path.symlink_metadata()
             .map_err(|error| failed("a superseded database is not in its place", &path, error))?;
+        require_movable(config, &path)?;
         if let Err(error) = superseded.backend.close().await {
             // Its file was away while it was open.
             tracing::warn!(%error, "a superseded database is not closed in order");
@@ -99,10 +100,7 @@ impl Renewal for Anew {
                     "the database was superseded while it was away; it is set aside and copied anew"
                 );
                 let made = opener.open_target(self.hash_keys.as_deref()).await;
-                if made.is_err() {
-                    put_back(&aside, &path)?;
-                }
-                made
+                made.or_else(|error| put_back(&aside, &path).and(Err(error)))
             }
             Err(error) => Err(error),
         };
@@ -114,6 +112,22 @@ impl Renewal for Anew {
             let Occupant { keys, materialize, .. } = superseded.clone();
             seat.put_beside(Some(Occupant { backend: absent, keys, materialize }));
         })
+    }
+}
+
+/// What lies elsewhere may belong to something else, too.
+fn require_movable(config: &Config, path: &Path) -> Result<()> {
+    let BackendChoice::Zqlite(options) = &config.backend else { return Ok(()) };
+    let keyring = options.sealed.then(|| options.keyring_path());
+    match keyring.filter(|keyring| resolved(keyring) != with_suffix(path, KEYRING_FILE)) {
+        None => Ok(()),
+        Some(keyring) => Err(Error::new(
+            ErrorKind::Restricted,
+            "a superseded database is not set aside by itself, since its keyring does not lie beside it; stop \
+             the process, move both away, and begin a migration to an empty store",
+        )
+        .with("path", path.display())
+        .with("keyring_file", keyring.display())),
     }
 }
 
@@ -140,13 +154,18 @@ fn set_aside(path: &Path, epoch: Epoch) -> Result<PathBuf> {
         1 => with_suffix(path, &format!(".superseded-{epoch}")),
         _ => with_suffix(path, &format!(".superseded-{epoch}.{number}")),
     });
-    let mut free = names.filter(|name| name.symlink_metadata().is_err());
+    let mut free =
+        names.filter(|name| moved(path, name).all(|(_, to)| to.symlink_metadata().is_err()));
     let aside = free.next().ok_or_else(|| {
         Error::new(ErrorKind::Exhausted, "too many databases were set aside here; remove some")
             .with("path", path.display())
             .with("most", MOST)
     })?;
-    rename_all(path, &aside)?;
+    if let Err(error) = rename_all(path, &aside) {
+        // Half of it is of no use to anybody.
+        rename_all(&aside, path)?;
+        return Err(error);
+    }
     Ok(aside)
 }
 

@@ -28,7 +28,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::health::LoadProgress;
 use ghostwire_store_core::keys::KeyManager;
 use ghostwire_store_core::layer::Deadlines;
-use ghostwire_store_core::migration::{Occupant, Seat, Witness};
+use ghostwire_store_core::migration::{Occupant, Seat};
 use ghostwire_store_core::observe::Recorder;
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
@@ -41,7 +41,6 @@ use crate::migration::Migrations;
 pub(crate) use anew::Anew;
 use key::Key;
 pub use moving::Survivor;
-use witness::WitnessCommand;
 
 /// The identity of a store that is never made.
 #[cfg(any(feature = "zqlite", feature = "libsql"))]
@@ -262,7 +261,7 @@ impl<'c> Opener<'c> {
     /// `key` is that of the store's credentials, if it is at hand.
     async fn open_beneath(&self, key: Option<&Key>) -> Result<Beneath> {
         self.config.check()?;
-        let made = self.prepare()?;
+        let made = self.prepare(matches!(key, Some(Key::Known(_))))?;
         let mut store = [0; 16];
         self.entropy.fill(&mut store)?;
         let beneath = self.beneath(StoreId::from_bytes(store), key).await?;
@@ -318,7 +317,7 @@ impl<'c> Opener<'c> {
 
     /// Opens this store alone, for the configuration of `base`.
     async fn open_alone(&self, base: &Opener<'_>) -> Result<(Arc<dyn Store>, Migrations)> {
-        let made = self.prepare()?;
+        let made = self.prepare(false)?;
         let key = self.key_before()?;
         let beneath = self.open_beneath(Some(&key)).await?;
         made.keep();
@@ -336,9 +335,8 @@ impl<'c> Opener<'c> {
         let manager = beneath.manager(self.read_only).await;
         let Beneath { backend, hash_keys, .. } = beneath;
         let materialize = materialize(&self.config.backend);
-        let witness = base.config.migration.witness_command.clone();
-        let witness = witness.map(|it| Arc::new(WitnessCommand::new(it)) as Arc<dyn Witness>);
-        let seat = Seat::witnessed(Occupant { backend, keys: manager, materialize }, witness);
+        let occupant = Occupant { backend, keys: manager, materialize };
+        let seat = Seat::witnessed(occupant, base.witness());
         seat.put_beside(beside);
         if let Some(absent) = absent {
             absent.stands_at(&seat);

@@ -6,6 +6,7 @@ use ghostwire_store_core::Store;
 use ghostwire_store_core::backend::{Backend, Head};
 use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::migration::Witness;
 use ghostwire_store_core::migration::{Found, Occupant, Role, Which, find_served, go_on_alone};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
@@ -13,6 +14,7 @@ use ghostwire_store_core::secrets::HashKeys;
 use super::absent::Absent;
 use super::key::Key;
 use super::place::is_missing;
+use super::witness::WitnessCommand;
 use super::{Beneath, Opener, materialize};
 use crate::config::Config;
 use crate::hash_key::{hash_key_is_absent, read_hash_key};
@@ -32,6 +34,12 @@ impl<'c> Opener<'c> {
         let Some(name) = &self.config.migration.target else { return Ok(None) };
         let target = self.config.for_store(name)?;
         Ok(target.backend.path().is_some().then_some(target))
+    }
+
+    /// Who is asked before one store goes on without the other one.
+    pub(super) fn witness(&self) -> Option<Arc<dyn Witness>> {
+        let program = self.config.migration.witness_command.clone()?;
+        Some(Arc::new(WitnessCommand::new(program)))
     }
 
     /// Which of both stores is the network, by their records. Both are only read.
@@ -203,7 +211,7 @@ impl<'c> Opener<'c> {
     /// Opens the target of a migration that begins, and makes it where there is none.
     pub(crate) async fn open_target(&self, keys: Option<&HashKeys>) -> Result<Occupant> {
         let key = self.key_of_target(keys)?;
-        let made = self.prepare()?;
+        let made = self.prepare(true)?;
         let beneath = self.open_beneath(Some(&key)).await?;
         made.keep();
         let manager = beneath.manager(false).await;
@@ -274,6 +282,7 @@ pub struct Survivor {
     store: String,
     head: Head,
     backend: Arc<dyn Backend>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Survivor {
@@ -298,9 +307,9 @@ impl Survivor {
     /// Has it be the network from now on. Whatever the other store has is superseded.
     ///
     /// # Errors
-    /// `Restricted` if its record does not let it; those of a write.
+    /// `Restricted` if its record does not let it, or if the witness granted the other one; those of a write.
     pub async fn go_on(self) -> Result<()> {
-        let done = go_on_alone(self.backend.clone()).await;
+        let done = go_on_alone(self.backend.clone(), self.witness.as_deref()).await;
         self.leave().await?;
         done
     }
@@ -340,17 +349,23 @@ impl Opener<'_> {
             if head.membership.is_none_or(|it| it.peer != lost) {
                 continue;
             }
-            if self.head_of(other).await.is_ok_and(|head| head.side == lost) {
-                return Err(Error::new(
-                    ErrorKind::Restricted,
-                    "the other store is there, and nothing has to go on without it: start the process with both",
-                )
-                .with("side", lost)
-                .with("store", &other.store));
+            match self.head_of(other).await {
+                Ok(head) if head.side == lost => {
+                    return Err(Error::new(
+                        ErrorKind::Restricted,
+                        "the other store is there, and nothing has to go on without it: start the process with both",
+                    )
+                    .with("side", lost)
+                    .with("store", &other.store));
+                }
+                // Somebody has it open, and may write to it.
+                Err(error) if *error.kind() == ErrorKind::Busy => return Err(error),
+                _ => {}
             }
             let (beneath, _) = self.with_config(config).create(false).open_side().await?;
             let backend = beneath.backend;
-            return Ok(Survivor { store: config.store.clone(), head, backend });
+            let witness = self.witness();
+            return Ok(Survivor { store: config.store.clone(), head, backend, witness });
         }
         Err(failed.unwrap_or_else(|| {
             Error::new(

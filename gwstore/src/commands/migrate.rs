@@ -1,7 +1,8 @@
 //! `gwstore migrate`: moving the network to another backend, by the process that has the store open, or here if
 //! nobody has.
 
-use std::path::PathBuf;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,7 @@ use ghostwire_store::admin::{Client, Migrations as _};
 use ghostwire_store::config::Config;
 use ghostwire_store::migration::{Migrations, Plan, SideStatus, Stage, Status};
 use ghostwire_store::{Error, ErrorKind, Result, Store};
-use ghostwire_store_sqlite::{
-    KEYRING_FILE, LOCK_FILE, RESERVE_FILE, files_of, resolved, with_suffix,
-};
+use ghostwire_store_sqlite::{ROOT_FILE, directory_of, failed, is_beside, resolved, with_suffix};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -36,9 +35,12 @@ pub(super) async fn run(
     if let MigrateCommand::GoOn(args) = command {
         return go_on(config, args, shell).await;
     }
-    if let MigrateCommand::Abort(args) | MigrateCommand::Finish(args) = command
-        && !args.yes
-    {
+    let is_confirmed = match command {
+        MigrateCommand::Abort(args) => args.yes,
+        MigrateCommand::Finish(args) => args.yes,
+        _ => true,
+    };
+    if !is_confirmed {
         confirm::ask(question(command), Advice::Confirm, shell)?;
     }
     let hand = match live::find(config, shell).await? {
@@ -55,6 +57,9 @@ pub(super) async fn run(
 
 fn question(command: &MigrateCommand) -> &'static str {
     match command {
+        MigrateCommand::Finish(args) if args.shred_source => {
+            "Leave the source for good, and overwrite and remove its files, backups and copies? There is no way back."
+        }
         MigrateCommand::Finish(_) => {
             "Leave the source for good? The network is then on the target alone, and there is no way back."
         }
@@ -66,6 +71,13 @@ fn question(command: &MigrateCommand) -> &'static str {
 /// serves nobody.
 async fn go_on(config: &Config, args: &MigrateGoOn, shell: &mut Shell<'_>) -> Outcome {
     let lost = args.the_other_side_is_down;
+    if let Found::Served(_) | Found::Denied(_) = live::find(config, shell).await? {
+        return Err(Error::new(
+            ErrorKind::Busy,
+            "a process has one of both stores open; it goes on without the other one by itself, or is stopped first",
+        )
+        .into());
+    }
     let survivor = opener(config).create(false).survivor(lost).await;
     let survivor = survivor.map_err(|error| advised(config, error))?;
     let (head, store) = (*survivor.head(), survivor.store().to_owned());
@@ -73,7 +85,10 @@ async fn go_on(config: &Config, args: &MigrateGoOn, shell: &mut Shell<'_>) -> Ou
     if !args.yes {
         let may_lack = match survivor.may_lack() {
             true => "It followed later: what was answered after that may be lost.",
-            false => "It has everything that was answered.",
+            false => {
+                "It has what was answered while both were in step; if the other one went on alone since \
+                 (migration_fallback in its log), it lacks what was answered then."
+            }
         };
         shell.tell(format_args!(
             "{store} is {record}, at position {} and serial {}, last written at {}. {may_lack}",
@@ -91,7 +106,7 @@ async fn go_on(config: &Config, args: &MigrateGoOn, shell: &mut Shell<'_>) -> Ou
     }
     shell.say(format_args!(
         "{store} is the network. Start the process as before: when the other store is there again, it is set aside and \
-         copied anew."
+         copied anew. Never start that one alone."
     ))
 }
 
@@ -192,27 +207,34 @@ async fn take(
             }
             shell.say("The migration was aborted. The source is served alone; remove the target's files before another one begins.")
         }
-        MigrateCommand::Finish(_) => finish(hand, config, shell).await,
+        MigrateCommand::Finish(args) => finish(hand, config, args.shred_source, shell).await,
         // It needs nobody who has the store open.
         MigrateCommand::GoOn(_) => Ok(()),
     }
 }
 
-async fn finish(hand: &Hand, config: &Config, shell: &mut Shell<'_>) -> Outcome {
+async fn finish(hand: &Hand, config: &Config, shreds: bool, shell: &mut Shell<'_>) -> Outcome {
     hand.ask(MigrateRequest::Finish).await?;
     let left = left_of_source(config);
+    if shreds {
+        left.iter().try_for_each(|path| shred(path))?;
+    }
     let target = config.migration.target.as_deref().unwrap_or_default();
     let key = config.for_store(target).ok().and_then(|target| target.secret_key_path());
     let key = key.filter(|key| key.exists());
     if shell.json {
         let left: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
         let keep = key.map(|key| key.display().to_string());
-        return shell.object(&json!({ "stage": Stage::TargetOnly, "left": left, "keep": keep }));
+        let which = if shreds { "shredded" } else { "left" };
+        return shell.object(&json!({ "stage": Stage::TargetOnly, which: left, "keep": keep }));
     }
     shell.say("The network is on the target alone.")?;
+    let then = match shreds {
+        true => "These files of the source were overwritten and removed:",
+        false => "Then these files of the source can be removed, and nothing else:",
+    };
     shell.say(format_args!(
-        "Say store = \"{target}\" in the flag file, leave migration.target out, and start the process anew. Then these \
-         files of the source can be removed, and nothing else:"
+        "Say store = \"{target}\" in the flag file, leave migration.target out, and start the process anew. {then}"
     ))?;
     for path in left {
         shell.say(format_args!("  {}", path.display()))?;
@@ -226,13 +248,42 @@ async fn finish(hand: &Hand, config: &Config, shell: &mut Shell<'_>) -> Outcome 
     }
 }
 
-/// The files of the source that are there: the database, what its engine and its lock left, and its keyring. Its
-/// hash key is the target's, too.
+/// The files of the source that are there: the database with what its engine and its lock left, backups, copies that
+/// were set aside, and its keyring. Its hash key is the target's, too, and a root secret may be.
 fn left_of_source(config: &Config) -> Vec<PathBuf> {
-    let Some(path) = config.backend.path() else { return Vec::new() };
-    let path = resolved(path);
-    let beside = [LOCK_FILE, RESERVE_FILE, KEYRING_FILE].map(|suffix| with_suffix(&path, suffix));
-    files_of(&path).chain(beside).filter(|path| path.exists()).collect()
+    let Some(path) = config.backend.path().map(resolved) else { return Vec::new() };
+    let target = config.migration.target.as_deref().and_then(|name| config.for_store(name).ok());
+    let target = target.and_then(|target| target.backend.path().map(resolved));
+    let is_of_target = |file: &Path| target.as_ref().is_some_and(|target| is_beside(target, file));
+    let aside = with_suffix(&path, ".superseded-");
+    let is_aside = |file: &Path| {
+        file.as_os_str().as_encoded_bytes().starts_with(aside.as_os_str().as_encoded_bytes())
+    };
+    let root = with_suffix(&path, ROOT_FILE);
+    let entries = std::fs::read_dir(directory_of(&path)).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path()).filter(|file| {
+        let is_file = file.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+        let is_left = *file != root && (is_beside(&path, file) || is_aside(file));
+        is_file && is_left && !is_of_target(file)
+    });
+    let mut files: Vec<_> = files.collect();
+    files.sort();
+    files
+}
+
+/// Overwrites a file once, and removes it.
+fn shred(path: &Path) -> Result<()> {
+    let overwrite = || {
+        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+        let bytes = file.metadata()?.len();
+        io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
+        file.sync_all()?;
+        std::fs::remove_file(path)
+    };
+    overwrite().map_err(|error| {
+        failed("a file of the source cannot be overwritten and removed", path, error)
+            .with("help", "the migration has ended; remove the file by hand")
+    })
 }
 
 fn none(config: &Config, shell: &mut Shell<'_>) -> Outcome {

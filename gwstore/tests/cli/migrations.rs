@@ -135,6 +135,92 @@ fn a_network_that_nobody_serves_moves_by_the_command_itself() {
 }
 
 #[test]
+fn a_source_is_shredded_with_its_copies_and_nothing_else() {
+    let place = place();
+    add(&place, "anna");
+    place.run("migrate start").ok();
+    place.run("migrate advance").ok();
+    for name in ["libsql.db.v1.bak", "libsql.db.superseded-3", "libsql.db2", "notes.txt"] {
+        place.write(name, "something".to_owned());
+    }
+    let finished = place.run("migrate finish --yes --shred-source").ok();
+    finished.says(&["overwritten and removed", "superseded-3", "v1.bak", "Keep", "hash.key"]);
+    for (name, stays) in [
+        ("libsql.db", false),
+        ("libsql.db.lock", false),
+        ("libsql.db.v1.bak", false),
+        ("libsql.db.superseded-3", false),
+        ("libsql.db2", true),
+        ("notes.txt", true),
+        ("hash.key", true),
+    ] {
+        assert_eq!(place.file(name).exists(), stays, "{name}");
+    }
+    place.run("list users").ok().says(&["anna"]);
+    place.run("--store next verify").ok();
+}
+
+/// Both files had to have every write, and one is lost while nobody runs.
+#[test]
+fn one_store_goes_on_without_the_other_one_by_command() {
+    let place = place();
+    let flags = fs::read_to_string(place.file("feature-flags.toml")).unwrap();
+    place.write("feature-flags.toml", flags + "synchronous = true\n");
+    add(&place, "anna");
+    let server = Server::ready(&place, "libsql", "");
+    place.run("migrate start --wait").ok();
+    // It is said once both are in step.
+    while status(&place)["in_step"] != true {}
+    add(&place, "berta");
+    let lost = status(&place)["source"]["side"].as_str().unwrap().to_owned();
+    let go_on = format!("migrate go-on --yes --the-other-side-is-down {lost}");
+    assert_ne!(place.run(&go_on).code, 0);
+    server.end();
+    place.run(&go_on).refused(&["is there"]);
+    fs::rename(place.file("libsql.db"), place.file("away")).unwrap();
+    let refused = place.run("user create nobody");
+    assert!(refused.code != 0 && refused.err.contains("go-on") && refused.err.contains(&lost));
+    place.run("migrate go-on --yes --the-other-side-is-down nothing").ended(2);
+    place.run(&go_on).ok().says(&["next is the network", "copied anew"]);
+    has(&place, &["anna", "berta"]);
+    add(&place, "carla");
+    fs::rename(place.file("away"), place.file("libsql.db")).unwrap();
+    let server = Server::ready(&place, "libsql", "");
+    while status(&place)["in_step"] != true {}
+    assert!(place.file("libsql.db.superseded-0").exists());
+    add(&place, "doris");
+    server.end();
+    has(&place, &["anna", "berta", "carla", "doris"]);
+}
+
+/// Its keyring goes with it, and the copy has one of its own.
+#[test]
+fn a_sealed_target_that_is_lost_is_gone_on_without_and_copied_anew() {
+    let place = place();
+    let flags = fs::read_to_string(place.file("feature-flags.toml")).unwrap();
+    place.write("feature-flags.toml", flags + "synchronous = true\n");
+    add(&place, "anna");
+    let server = Server::ready(&place, "libsql", "");
+    place.run("migrate start --wait").ok();
+    while status(&place)["in_step"] != true {}
+    fs::rename(place.file("next.db"), place.file("away")).unwrap();
+    // Whether this one was stored its caller may not be told.
+    place.run("user create berta");
+    while status(&place)["fallbacks"] != 1 {}
+    place.run("migrate status").ok().says(&["went on without one"]);
+    add(&place, "carla");
+    fs::rename(place.file("away"), place.file("next.db")).unwrap();
+    while status(&place)["in_step"] != true {}
+    for file in ["next.db.superseded-0", "next.db.superseded-0.keyring", "next.db.keyring"] {
+        assert!(place.file(file).exists(), "{file}");
+    }
+    place.run("migrate advance").ok();
+    server.end();
+    has(&place, &["anna", "carla"]);
+    place.run("verify").ok();
+}
+
+#[test]
 fn without_a_target_nothing_moves() {
     let place = Place::new();
     place.init("libsql");

@@ -29,7 +29,7 @@ const BY: &str = "demo";
 const CALLERS: usize = 8;
 
 /// A caller does not come back at once.
-const BETWEEN_CALLS: Duration = Duration::from_millis(2);
+const BETWEEN_CALLS: Duration = Duration::from_millis(40);
 
 /// Names of machines that are registered while the network moves.
 const PREFIX: &str = "move-";
