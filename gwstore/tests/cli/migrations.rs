@@ -157,7 +157,7 @@ fn a_source_is_shredded_with_its_copies_and_nothing_else() {
         assert_eq!(place.file(name).exists(), stays, "{name}");
     }
     place.run("list users").ok().says(&["anna"]);
-    place.run("--store next verify").ok();
+    place.run("verify").ok();
 }
 
 /// Both files had to have every write, and one is lost while nobody runs.
