@@ -141,7 +141,7 @@ fn a_source_is_shredded_with_its_copies_and_nothing_else() {
     place.run("migrate start").ok();
     place.run("migrate advance").ok();
     for name in ["libsql.db.v1.bak", "libsql.db.superseded-3", "libsql.db2", "notes.txt"] {
-        place.write(name, "something".to_owned());
+        place.write(name, "something");
     }
     let finished = place.run("migrate finish --yes --shred-source").ok();
     finished.says(&["overwritten and removed", "superseded-3", "v1.bak", "Keep", "hash.key"]);
