@@ -340,20 +340,26 @@ impl Mover {
         self.take(Event::Filled).await
     }
 
-    /// Sends what the other side lacks until that is little. Tells whether it is, or whether more is written
-    /// than the other side takes.
+    /// Sends what the other side lacks until that is little. Tells whether it is, or would be sent within
+    /// [`max_stall`](MoveOptions::max_stall) while nobody writes.
     async fn catch_up(&self, from: Which) -> Result<bool> {
         const PATIENCE: usize = 8;
         let (mut least, mut in_vain) = (u64::MAX, 0);
-        while !self.ship_until(from, None).await?.is_all {
+        let (began, mut commits) = (Instant::now(), 0);
+        loop {
+            let sent = self.ship_until(from, None).await?;
+            if sent.is_all {
+                return Ok(true);
+            }
+            commits += sent.commits;
             let lag = self.lag().await?;
             in_vain = if lag < least { 0 } else { in_vain + 1 };
             least = least.min(lag);
             if in_vain > PATIENCE {
-                return Ok(false);
+                let each = began.elapsed().as_nanos() / u128::from(commits.max(1));
+                return Ok(each * u128::from(lag) <= self.options.max_stall.as_nanos());
             }
         }
-        Ok(true)
     }
 
     /// Sends to the other side what it lacks of this one, but not without end. Tells how many commits that
