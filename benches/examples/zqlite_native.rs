@@ -10,9 +10,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
-use std::fs::Permissions;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -23,7 +21,9 @@ use ghostwire_store_core::block::{BlockBuilder, ChangeKind, RowChange};
 use ghostwire_store_core::domain::{BlockId, StoreId, Timestamp};
 use ghostwire_store_core::schema::{RowKey, Table};
 use ghostwire_store_zqlite::{NativeOptions, ZqliteBackend, ZqliteOptions};
-use ghostwire_store_zqlite_native::admission::{Effort, Examination, LIMIT, examine, verdict_path};
+use ghostwire_store_zqlite_native::admission::{
+    Effort, Examination, LIMIT, Suite, examine, verdict_path,
+};
 use ghostwire_store_zqlite_native::{Change, Host, LibraryFile, Program, Session, Value};
 
 const CHILD: &str = "--zqlite-native";
@@ -146,14 +146,11 @@ fn measure() -> Result<(), Box<dyn Error>> {
         store: store.clone(),
         effort,
         limit: LIMIT,
+        suite: Suite::LeftOut,
     };
     // A verdict is kept of the full test alone, which takes minutes; what is measured is the same after a short one.
-    let mut verdict = serde_json::to_value(examine(&wanted, |_| {})?.require()?)?;
-    let full = [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)];
-    let full = full.map(|(key, value)| (key.to_owned(), value.into()));
-    verdict.as_object_mut().ok_or("a verdict is an object")?.extend(full);
-    std::fs::write(verdict_path(&store), verdict.to_string())?;
-    std::fs::set_permissions(verdict_path(&store), Permissions::from_mode(0o600))?;
+    let report = examine(&wanted, |_| {})?;
+    ghostwire_zqlite_double::vouch(report.require()?, &verdict_path(&store))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {
         let options =

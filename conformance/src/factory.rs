@@ -16,6 +16,15 @@ pub trait Factory: Debug + Send + Sync + 'static {
     /// Whatever keeps it from being made.
     async fn create(&self) -> Result<Box<dyn Place>>;
 
+    /// An empty place on a server that nobody else uses and [`Place::kill_server`] kills. `None` if there is no
+    /// server.
+    ///
+    /// # Errors
+    /// Whatever keeps the server from being started.
+    async fn create_on_own_server(&self) -> Result<Option<Box<dyn Place>>> {
+        Ok(None)
+    }
+
     /// Who is told what the stores here do.
     fn recorder(&self) -> Option<Arc<dyn Recorder>> {
         None
@@ -46,6 +55,15 @@ pub trait Place: Debug + Send + Sync {
     /// # Errors
     /// Whatever keeps it from being made.
     async fn after_crash(&self) -> Result<Box<dyn Place>>;
+
+    /// Kills the server at once, as a crash would, and returns once it was started again and answers.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless [`Factory::create_on_own_server`] made the place; or whatever keeps the server from
+    /// being started again.
+    async fn kill_server(&self) -> Result<()> {
+        Err(Error::new(Unsupported, "this place is on no server that may be killed"))
+    }
 
     /// Names the place for another process of this machine. `None` if no other can open it.
     fn location(&self) -> Option<String> {

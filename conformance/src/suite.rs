@@ -1,5 +1,6 @@
 //! Which cases run on which backends, and how.
 
+use std::num::NonZero;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -275,7 +276,11 @@ impl Suite {
         if let Some(ended) = self.run_child() {
             return ended;
         }
-        let arguments = libtest_mimic::Arguments::from_args();
+        let mut arguments = libtest_mimic::Arguments::from_args();
+        // Trials wait for disks and processes more than they compute.
+        let at_once =
+            std::thread::available_parallelism().map_or(1, NonZero::get).saturating_mul(2);
+        arguments.test_threads.get_or_insert(at_once);
         let defects = self.defects();
         let whole = libtest_mimic::Trial::test("suite/every_line_is_proved", move || {
             if defects.is_empty() { Ok(()) } else { Err(defects.join("\n").into()) }

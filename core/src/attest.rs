@@ -11,7 +11,6 @@ use crate::backend::{Attestation, AttestedState, Backend};
 use crate::block::BlockHash;
 use crate::domain::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::Epoch;
 use crate::threads::{self, Waits, may_block};
 use crate::writer::Shared;
 
@@ -51,7 +50,6 @@ pub(crate) struct Attester {
     backend: Arc<dyn Backend>,
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
-    epoch: Epoch,
     options: Option<AttestationOptions>,
     /// The last block of the state that was published last, and who signed it.
     published: Mutex<Option<(BlockHash, String)>>,
@@ -68,10 +66,9 @@ impl Attester {
         backend: Arc<dyn Backend>,
         shared: Arc<Shared>,
         clock: Arc<dyn Clock>,
-        epoch: Epoch,
         options: Option<AttestationOptions>,
     ) -> Self {
-        Self { backend, shared, clock, epoch, options, published: Mutex::default() }
+        Self { backend, shared, clock, options, published: Mutex::default() }
     }
 
     /// Signs the digest of the state that is published now.
@@ -81,7 +78,7 @@ impl Attester {
         // Hashing a large state takes seconds of CPU.
         let digest = may_block(move || Ok(shared.digests.digest(&hashed))).await?;
         let attested = AttestedState {
-            epoch: self.epoch,
+            epoch: self.shared.head.load().epoch,
             position: state.position(),
             serial: state.serial(),
             hash: state.hash(),

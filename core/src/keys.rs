@@ -80,8 +80,8 @@ pub struct StoreKeys {
 
 impl StoreKeys {
     pub(crate) fn of(handle: &StoreHandle) -> Result<Self> {
-        match &handle.core.options.keys {
-            Some(manager) => Ok(Self { manager: manager.clone(), handle: handle.clone() }),
+        match handle.core.keys() {
+            Some(manager) => Ok(Self { manager, handle: handle.clone() }),
             None => Err(Error::new(
                 ErrorKind::Unsupported,
                 "the store is not sealed, or was opened without what manages its keys",

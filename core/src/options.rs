@@ -10,6 +10,7 @@ use crate::entropy::{Entropy, SystemEntropy};
 use crate::health::LoadProgress;
 use crate::keys::KeyManager;
 use crate::layer::Deadlines;
+use crate::migration::Seat;
 use crate::observe::Recorder;
 use crate::secrets::HashKeys;
 use crate::store::Companion;
@@ -133,6 +134,10 @@ pub struct StoreOptions {
     pub keys: Option<Arc<dyn KeyManager>>,
     /// When rows are written to the tables.
     pub materialize: Materialize,
+    /// The seat that the store is opened on: then it can be moved to another database while it is open. Its
+    /// occupant's keys and manner of writing rows hold instead of [`keys`](Self::keys) and
+    /// [`materialize`](Self::materialize).
+    pub seat: Option<Arc<Seat>>,
     /// Limits of the writer.
     pub writer: WriterOptions,
     /// Every write gives `ReadOnly`, nothing is flushed, and an older schema is read as it is.
@@ -170,6 +175,7 @@ impl Default for StoreOptions {
             hash_key: None,
             keys: None,
             materialize: Materialize::default(),
+            seat: None,
             writer: WriterOptions::default(),
             read_only: false,
             actor: Actor::system(),

@@ -14,6 +14,7 @@
 //! | bring data in, take it out | [`Store::restore`], [`portable`] |
 //! | manage the keys of a sealed store | [`keys`] |
 //! | talk to a store that another process has open | [`admin`] |
+//! | move it to another backend while it is open | [`migration`] |
 //! | look after it | [`apply_retention`], [`Store::verify`], [`info`] |
 //! | measure it | [`observe`]; with the feature `telemetry`, the module of that name |
 //!
@@ -65,6 +66,7 @@ pub mod http;
 pub mod jobs;
 #[cfg(feature = "zqlite")]
 pub mod keys;
+pub mod migration;
 #[cfg(feature = "zqlite-native")]
 pub mod native;
 mod open;
@@ -86,7 +88,7 @@ pub use ghostwire_store_core::{
 #[cfg(feature = "zqlite")]
 pub use ghostwire_store_zqlite::{PinReport, PinnedPlace};
 pub use hash_key::{create_hash_key, hash_key_is_absent, read_hash_key};
-pub use open::{COMPILED_BACKENDS, Opener, prepare_process};
+pub use open::{COMPILED_BACKENDS, Opener, Survivor, prepare_process};
 pub use retention::{Pruned, apply_retention};
 
 /// Snapshot reads: what a [`View`] gives.

@@ -13,7 +13,8 @@ use ghostwire_store_zqlite_native::{LibraryFile, child};
 
 pub use ghostwire_store_zqlite_native::Program;
 pub use ghostwire_store_zqlite_native::admission::{
-    Effort, Examination, Outcome, Report, STEPS, Step, Verdict, examine, verdict_path,
+    Conformance, Effort, Examination, Outcome, Report, SCRATCH_STORE, STEPS, SUITE_LIMIT, Step,
+    Suite, SuiteRun, Verdict, examine, verdict_path,
 };
 
 use crate::config::{BackendChoice, Config, ZqliteEngine, ZqliteOptions};
@@ -65,7 +66,8 @@ pub(crate) fn engine(config: &Config, options: &ZqliteOptions) -> Result<NativeO
     Ok(NativeOptions::new(library(config, options)?, program(options)?))
 }
 
-/// The self-test of the configured library, or of another one, for the configured store.
+/// The self-test of the configured library, or of another one, for the configured store. It is without the
+/// conformance suite: who has that sets [`Examination::suite`].
 ///
 /// # Errors
 /// `InvalidArgument` if the store is none of zqlite's, or no library is named.
@@ -82,7 +84,8 @@ pub fn examination(config: &Config, other: Option<&Path>, effort: Effort) -> Res
             .map_err(|error| error.with("source", config.origin_of(&config.store_key("engine"))))?,
     };
     let (program, store) = (program(options)?, options.path.clone());
-    Ok(Examination { program, library, store, effort, limit: LIMIT })
+    let suite = Suite::NotBuilt;
+    Ok(Examination { program, library, store, effort, limit: LIMIT, suite })
 }
 
 /// Whether the configured store is on the native engine.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use ghostwire_store::domain::{ConsumerName, Issuer};
+use ghostwire_store::domain::{ConsumerName, Issuer, SideId};
 
 use crate::commands::health::{HealthArgs, MetricsArgs};
 use crate::commands::live::{LogCommand, WatchArgs};
@@ -179,7 +179,10 @@ pub(crate) enum Command {
     #[command(flatten)]
     Noun(Noun),
     /// Bring the stored schema to this version's, keeping a backup beside the file.
-    Migrate(MigrateArgs),
+    Upgrade(UpgradeArgs),
+    /// Move the network to another backend while it is served, and back.
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
     /// Give free pages of the store's file back to the disk; nobody may have it open.
     Compact,
     /// Look after the store's pin: the mark outside of it that tells when an older copy was put back.
@@ -275,6 +278,12 @@ pub(crate) struct NativeCheckArgs {
     #[arg(long, value_name = "N", default_value_t = 50_000,
         value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     pub(crate) rows: u32,
+    /// Of the conformance suite, the last step, run only what has this in its name.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) conformance_filter: Option<String>,
+    /// Leave the conformance suite out. The verdict is kept all the same, and says so.
+    #[arg(long, conflicts_with = "conformance_filter")]
+    pub(crate) without_conformance: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -573,8 +582,63 @@ pub(crate) struct ExportArgs {
     pub(crate) force: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// Say what would be done, and whether it can begin. Nothing changes.
+    Plan,
+    /// Begin to copy the store to the one that migration.target names.
+    Start(MigrateArgs),
+    /// Tell where the migration stands.
+    Status(MigrateArgs),
+    /// Serve from the target; the source follows, so that there is a way back.
+    Advance,
+    /// Serve from the source again.
+    Back,
+    /// Give the target up while the source is served.
+    Abort(MigrateConfirmed),
+    /// Leave the source for good: there is no way back.
+    Finish(MigrateFinish),
+    /// Have one store be the network without the other one, which is lost.
+    GoOn(MigrateGoOn),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MigrateFinish {
+    /// Then overwrite and remove the files of the source, with the backups and copies beside it. A disk may keep what
+    /// was overwritten.
+    #[arg(long)]
+    pub(crate) shred_source: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MigrateGoOn {
+    /// The side that is lost, as the error or `migrate status` names it. It must not be written any more by anybody.
+    #[arg(long, value_name = "SIDE")]
+    pub(crate) the_other_side_is_down: SideId,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct MigrateArgs {
+    /// Wait until the target is a copy.
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MigrateConfirmed {
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
     /// Only say what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,

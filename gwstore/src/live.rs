@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ghostwire_store::admin::Client;
-use ghostwire_store::config::Config;
+use ghostwire_store::config::{BackendChoice, Config};
 use ghostwire_store::{Error, ErrorKind, Result};
 use serde_json::Value;
 
@@ -91,12 +91,17 @@ async fn another_store(client: &Client, config: &Config) -> Result<Option<String
     }
     let info = client.info().await?;
     let there = info.location.as_deref();
-    let is_same = info.name == config.backend.kind().name()
-        && match (config.backend.path(), there) {
-            (Some(here), Some(there)) => is_same_file(here, Path::new(there)),
-            (None, there) => config.backend.location().as_deref() == there,
-            (Some(_), None) => false,
-        };
+    let is = |backend: &BackendChoice| {
+        info.name == backend.kind().name()
+            && match (backend.path(), there) {
+                (Some(here), Some(there)) => is_same_file(here, Path::new(there)),
+                (None, there) => backend.location().as_deref() == there,
+                (Some(_), None) => false,
+            }
+    };
+    // A network that moves is on either of two stores.
+    let target = config.migration.target.as_ref().and_then(|name| config.other_stores.get(name));
+    let is_same = is(&config.backend) || target.is_some_and(|target| is(&target.backend));
     let location = info.location.as_deref().unwrap_or("without a file");
     Ok((!is_same).then(|| printable(&format!("{} {location}", info.name))))
 }

@@ -214,7 +214,7 @@ impl Reading {
             )
             .with("found", found)
             .with("supported", supported)
-            .with("help", "run `gwstore migrate`; it keeps a backup"));
+            .with("help", "run `gwstore upgrade`; it keeps a backup"));
         }
         // Blocks that are kept for others are of no interest here.
         let writer = WriterOptions { retain_block_bytes: 0, ..WriterOptions::default() };
@@ -251,12 +251,12 @@ impl Reading {
 
 /// Opens the backend alone, so that nothing changes.
 pub(crate) async fn open_to_read(config: &Config) -> Result<Arc<dyn Backend>> {
-    Opener::new(config)
-        .create(false)
-        .read_only(true)
-        .open_backend()
-        .await
-        .map_err(|error| advised(config, error))
+    let opened = async {
+        // Of a network that moves, the side that is served.
+        let served = Opener::new(config).served_config().await?;
+        Opener::new(&served).create(false).read_only(true).open_backend().await
+    };
+    opened.await.map_err(|error| advised(config, error))
 }
 
 /// Opens an existing store to write to it. Whatever needs its hash key asks for that itself.

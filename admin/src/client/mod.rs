@@ -24,8 +24,8 @@ pub use backend::RemoteBackend;
 pub use excerpt::Excerpt;
 
 use crate::protocol::{
-    ClockRequest, Issue, Issued, KeysRequest, Method, Request, Watched, Welcome, WireAttestation,
-    WireDigests, WireHead, WireInfo, Working, unreadable,
+    ClockRequest, Issue, Issued, KeysRequest, Method, MigrateRequest, Request, Watched, Welcome,
+    WireAttestation, WireDigests, WireHead, WireInfo, Working, unreadable,
 };
 use connection::{Answer, Connection, Piece};
 
@@ -272,6 +272,18 @@ impl Client {
     /// As [`transact`](Self::transact).
     pub async fn repair_clock(&self) -> Result<ClockRepair> {
         self.write(Method::Clock(ClockRequest::Repair)).await
+    }
+
+    /// Looks at the move of the network to another database, or takes it a step on. Gives where it stands.
+    ///
+    /// # Errors
+    /// `Unsupported` if that program cannot move its store; why the step cannot be taken; as
+    /// [`transact`](Self::transact).
+    pub async fn migrate(&self, request: MigrateRequest) -> Result<Value> {
+        match request.changes() {
+            true => self.write(Method::Migrate(request)).await,
+            false => self.call(Method::Migrate(request)).await,
+        }
     }
 
     /// Has that program read its configuration again. Gives what changed, as an object.

@@ -120,8 +120,8 @@ pub enum Method {
     },
     /// Reserved.
     Backup,
-    /// Reserved.
-    Migrate,
+    /// Looks at the move of the network to another database, or takes it a step on.
+    Migrate(MigrateRequest),
 }
 
 impl Method {
@@ -178,7 +178,7 @@ impl Method {
             Self::Reload => "reload",
             Self::LogLevel { .. } => "log_level",
             Self::Backup => "backup",
-            Self::Migrate => "migrate",
+            Self::Migrate(_) => "migrate",
         }
     }
 }
@@ -316,6 +316,48 @@ pub enum ClockRequest {
     Accept,
     /// It is right, and times beyond it are brought back.
     Repair,
+}
+
+/// What is asked of the move of a network to another database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MigrateRequest {
+    /// Whether it could begin, and what it would do.
+    Plan,
+    /// Begins to copy.
+    Start,
+    /// Where it stands.
+    Status,
+    /// Serves from the target.
+    Advance,
+    /// Serves from the source again.
+    Back,
+    /// Gives the target up.
+    Abort,
+    /// Leaves the source for good.
+    Finish,
+}
+
+impl MigrateRequest {
+    /// Its name, as requests have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Start => "start",
+            Self::Status => "status",
+            Self::Advance => "advance",
+            Self::Back => "back",
+            Self::Abort => "abort",
+            Self::Finish => "finish",
+        }
+    }
+
+    /// Whether it changes something.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        !matches!(self, Self::Plan | Self::Status)
+    }
 }
 
 /// How far an answer is that takes long.
@@ -542,6 +584,7 @@ mod tests {
             Method::Issue { actor: ActorName::system(), issue },
             Method::Keys(KeysRequest::Rotate(Rotation::Leaked)),
             Method::Clock(ClockRequest::Repair),
+            Method::Migrate(MigrateRequest::Advance),
             Method::LogLevel { level: "debug".to_owned(), seconds: Some(60) },
             Method::Backup,
         ] {

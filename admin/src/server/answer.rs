@@ -21,9 +21,9 @@ use tokio::sync::mpsc;
 
 use super::{Counters, Served, beside};
 use crate::protocol::{
-    ClockRequest, Frame, Issue, Issued, KeysRequest, Kind, MAX_PAYLOAD, Method, ScanRequest,
-    Scanned, SelectRequest, Selected, SelectedRow, Watched, WatchedChange, Wire, WireAttestation,
-    WireDigests, WireHead, WireInfo,
+    ClockRequest, Frame, Issue, Issued, KeysRequest, Kind, MAX_PAYLOAD, Method, MigrateRequest,
+    ScanRequest, Scanned, SelectRequest, Selected, SelectedRow, Watched, WatchedChange, Wire,
+    WireAttestation, WireDigests, WireHead, WireInfo,
 };
 
 /// Blocks that are read at a time: one may have 256 MiB.
@@ -186,14 +186,40 @@ async fn look_or_manage(served: &Served, method: Method, to: &Answering) -> Resu
             let period = seconds.map(Duration::from_secs);
             served.hooks.set_log_level(&level, period).await.map(|()| Value::Null)
         }
-        Method::Backup | Method::Migrate | Method::Transact { .. } | Method::Issue { .. } => {
-            Err(Error::new(
-                ErrorKind::Unsupported,
-                "this release cannot do that while the store is open",
-            )
-            .with("method", method.name()))
-        }
+        Method::Migrate(request) => migrate(served, request, to).await,
+        Method::Backup | Method::Transact { .. } | Method::Issue { .. } => Err(Error::new(
+            ErrorKind::Unsupported,
+            "this release cannot do that while the store is open",
+        )
+        .with("method", method.name())),
     }
+}
+
+async fn migrate(served: &Served, request: MigrateRequest, to: &Answering) -> Result<Value> {
+    let Some(migrations) = served.migrations.clone() else {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "the program that has the store open cannot move it to another database",
+        ));
+    };
+    let asker = to.asker();
+    let by = asker.name.to_string();
+    if !request.changes() {
+        return migrations.migrate(request, &by).await;
+    }
+    let change = beside::Change::of(store(served)?, asker);
+    // Not one after the other: whoever comes second is told by whom it is being done.
+    let done = tokio::spawn(async move {
+        let done = migrations.migrate(request, &by).await;
+        if done.is_ok() {
+            change.note_migration(request).await;
+        }
+        done
+    });
+    done.await.unwrap_or_else(|error| {
+        let message = "a step of the migration was interrupted; its status tells where it stands";
+        Err(Error::new(ErrorKind::OutcomeUnknown, message).because(error))
+    })
 }
 
 /// A handle for the time of one request.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tracing::Instrument;
 
 use super::answer::{Answering, value};
-use crate::protocol::KeysRequest;
+use crate::protocol::{KeysRequest, MigrateRequest};
 
 /// Does this to its end with its line in the trail, also if whoever asked goes meanwhile; one after the other, so that
 /// each knows what it changed. The end of the socket waits for it.
@@ -70,6 +70,21 @@ impl Change {
         let line = Line { action: "consumer.remove", subject, details: Value::Null };
         self.note(line, AuditResult::Success).await;
         Ok(Value::Null)
+    }
+
+    /// Says that a step of a migration was taken.
+    pub(super) async fn note_migration(&self, request: MigrateRequest) {
+        let action = match request {
+            MigrateRequest::Start => "migration.start",
+            MigrateRequest::Advance => "migration.advance",
+            MigrateRequest::Back => "migration.back",
+            MigrateRequest::Abort => "migration.abort",
+            MigrateRequest::Finish => "migration.finish",
+            MigrateRequest::Plan | MigrateRequest::Status => return,
+        };
+        let subject = self.store.info().backend.name.to_owned();
+        let line = Line { action, subject, details: Value::Null };
+        self.note(line, AuditResult::Success).await;
     }
 
     pub(super) async fn change_keys(&self, request: KeysRequest) -> Result<Value> {

@@ -41,6 +41,7 @@ impl Call {
             | Method::Reload
             | Method::LogLevel { .. } => true,
             Method::Keys(request) => !matches!(request, KeysRequest::List),
+            Method::Migrate(request) => request.changes(),
             _ => false,
         };
         // Such as when its client goes.
@@ -79,6 +80,7 @@ mod tests {
     use ghostwire_store_core::keys::Rotation;
 
     use super::*;
+    use crate::protocol::MigrateRequest;
 
     #[test]
     fn a_change_that_is_under_way_at_the_end_is_never_denied() {
@@ -90,6 +92,7 @@ mod tests {
             Method::Keys(KeysRequest::Rotate(Rotation::Leaked)),
             Method::Keys(KeysRequest::Destroy { version: 1 }),
             Method::Reload,
+            Method::Migrate(MigrateRequest::Finish),
             Method::LogLevel { level: "debug".to_owned(), seconds: None },
         ] {
             assert_eq!(at_end(&change), Some(ErrorKind::OutcomeUnknown), "{}", change.name());

@@ -8,6 +8,8 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use serde_json::Value;
 use tracing::Span;
 
+use crate::protocol::MigrateRequest;
+
 /// Answers of the program around a store. Each is `Unsupported` where the program has none.
 ///
 /// Answers may take their time, but not block the thread: every client of the socket is served by it.
@@ -57,6 +59,16 @@ pub trait Hooks: Debug + Send + Sync + 'static {
         let _ = (level, period);
         Err(unsupported("log_level"))
     }
+}
+
+/// Who moves the network of the store to another database.
+#[async_trait]
+pub trait Migrations: Debug + Send + Sync + 'static {
+    /// Does what is asked for by `by`. Gives where the migration stands then, as an object.
+    ///
+    /// # Errors
+    /// Are the client's answer.
+    async fn migrate(&self, request: MigrateRequest, by: &str) -> Result<Value>;
 }
 
 /// What the socket does. Nothing in it is free text.

@@ -22,7 +22,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use hooks::{AdminEvent, Hooks, NoHooks};
+pub use hooks::{AdminEvent, Hooks, Migrations, NoHooks};
 pub use socket::SocketOptions;
 
 use connection::Connection;
@@ -38,6 +38,8 @@ pub struct Served {
     pub backend: Arc<dyn Backend>,
     /// What the program around it knows.
     pub hooks: Arc<dyn Hooks>,
+    /// Who moves it to another database, if that can be.
+    pub migrations: Option<Arc<dyn Migrations>>,
 }
 
 /// The admin socket of one store. It is a [`Companion`]: the socket is gone before the store's files are

@@ -8,7 +8,9 @@ mod world;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use ghostwire_store_admin::protocol::{HEADER, Issue, Kind, MAGIC, Method, Request};
+use ghostwire_store_admin::protocol::{
+    HEADER, Issue, Kind, MAGIC, Method, MigrateRequest, Request,
+};
 use ghostwire_store_admin::select::{Condition, Selection, id_of, position};
 use ghostwire_store_admin::{Client, Excerpt, Hooks, RemoteBackend};
 use ghostwire_store_core::backend::{Backend, KeyRange, Scan, ScanPage};
@@ -468,11 +470,14 @@ async fn what_is_not_the_protocol_is_refused_and_harms_nobody() {
     stream.write_all(&frame(Kind::Request, b"{}")[..6]).await.unwrap();
     stream.shutdown().await.unwrap();
     assert!(given_up(&mut stream).await.contains("within a message"));
-    for method in [Method::Backup, Method::Migrate] {
+    for (method, says) in [
+        (Method::Backup, "this release cannot"),
+        (Method::Migrate(MigrateRequest::Status), "cannot move it"),
+    ] {
         let request = Request { method, traceparent: None, actor: None }.encode().unwrap();
         let (kind, payload) = next(&mut raw(&world, &request).await).await.unwrap();
         assert_eq!(kind, Kind::Failed as u8);
-        assert!(String::from_utf8(payload).unwrap().contains("this release cannot"));
+        assert!(String::from_utf8(payload).unwrap().contains(says));
     }
     client.status().await.unwrap();
 }

@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -17,9 +16,9 @@ use ghostwire_store_core::schema::{Schema, Table};
 use ghostwire_store_zqlite::{EngineChoice, NativeOptions, ZqliteBackend, ZqliteOptions};
 use ghostwire_store_zqlite_native::Program;
 use ghostwire_store_zqlite_native::admission::{
-    Effort, Examination, LIMIT, Verdict, examine, verdict_path,
+    Effort, Examination, LIMIT, Suite, Verdict, examine, verdict_path,
 };
-use ghostwire_zqlite_double::{Switch, install};
+use ghostwire_zqlite_double::{Switch, install, vouch};
 use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;
 
@@ -70,6 +69,7 @@ static DOUBLE: LazyLock<Double> = LazyLock::new(|| {
         store: directory.path().join("store.db"),
         effort: Effort { kills_in_transaction: 1, kills_in_commit: 1, rows: 1_000 },
         limit: LIMIT,
+        suite: Suite::LeftOut,
     };
     let report = examine(&examination, |_| {}).unwrap();
     Double { library, verdict: report.require().unwrap().clone(), _directory: directory }
@@ -82,20 +82,8 @@ fn program() -> Program {
 /// A place for a store that the double may be used for.
 fn place() -> (TempDir, PathBuf) {
     let (directory, path) = common::directory();
-    forge(&DOUBLE.verdict, &path);
+    vouch(&DOUBLE.verdict, &verdict_path(&path)).unwrap();
     (directory, path)
-}
-
-/// Writes a verdict as if everything had been tried, which only a full test can keep.
-fn forge(verdict: &Verdict, store: &Path) {
-    let mut text = serde_json::to_value(verdict).unwrap();
-    for (key, value) in [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)]
-    {
-        text[key] = value.into();
-    }
-    let path = verdict_path(store);
-    fs::write(&path, serde_json::to_vec(&text).unwrap()).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn on_native(options: ZqliteOptions) -> ZqliteOptions {

@@ -1,5 +1,6 @@
 //! This store on a PostgreSQL server, and beside it the `sqlx` crate on the same server.
 
+mod following;
 mod processes;
 mod server;
 mod sqlx_crate;
@@ -12,6 +13,7 @@ use ghostwire_store_bench_workload::results::{ON_POSTGRES, SQLX_ONE, SQLX_POOL};
 use ghostwire_store_bench_workload::subject::{About, Candidate, Result};
 
 use crate::subjects::{OfStore, about};
+pub(crate) use following::measure_following;
 pub(crate) use processes::{CHILD, measure, run_child};
 pub(crate) use server::Server;
 

@@ -36,6 +36,9 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Makes a database on the server that `url` names.
     pub(crate) async fn start(url: &str) -> Result<Arc<Self>> {
+        // A test program has several at once.
+        static STARTED: AtomicU64 = AtomicU64::new(0);
+
         // What is wrong with it is not shown: that may be the password.
         let url: tokio_postgres::Config = url.parse().map_err(|_| FORM)?;
         let [Host::Tcp(host)] = url.get_hosts() else { return Err(FORM.into()) };
@@ -49,7 +52,8 @@ impl Server {
         let port = url.get_ports().first().copied().unwrap_or(5432);
         let scratch = scratch(&std::env::temp_dir())?;
         let password_file = password.map(|password| private(&scratch, password)).transpose()?;
-        let database = format!("ghostwire_bench_{}", std::process::id());
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let database = format!("ghostwire_bench_{}_{number}", std::process::id());
         let mut connect = PgConnectOptions::new_without_pgpass()
             .host(host)
             .port(port)

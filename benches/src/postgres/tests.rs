@@ -22,6 +22,20 @@ async fn every_subject_on_a_server_stores_and_answers_as_zqlite_does() -> Result
     compared
 }
 
+/// How long that took is for the report.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_stores_commit_in_turn_arrives_and_is_told() -> Result<()> {
+    let test_server = TestServer::shared().await?;
+    let server = Server::start(&url(test_server)).await?;
+    let scratch = tempfile::tempdir()?;
+    let found = measure_following(&server, 1, scratch.path()).await;
+    server.end().await?;
+    let found = found?;
+    assert_eq!(found.commits, 200);
+    assert!(found.p50_us.median > 0.0 && found.p50_us.median <= found.p99_us.median, "{found:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_url_that_will_not_do_is_refused_and_never_shown() {
     for url in ["hunter2", "postgres://me:hunter2@a,b", "postgres://me:hunter2@db.example"] {

@@ -112,6 +112,12 @@ impl OfStore {
         Ok(Self { flushes_with_commits, has_blocks, config, _pins: None, postmaster, store, key })
     }
 
+    /// The store itself, for what is no operation of the workload.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     pub(super) async fn open(
         target: Target,
         directory: PathBuf,

@@ -55,7 +55,7 @@ mod server {
     use std::path::Path;
     use std::sync::Arc;
 
-    use ghostwire_store_bench_workload::results::OfProcesses;
+    use ghostwire_store_bench_workload::results::{OfFollowing, OfProcesses};
     use ghostwire_store_bench_workload::subject::{Candidate, Result};
 
     pub(super) enum Server {}
@@ -80,6 +80,14 @@ mod server {
         _: (usize, f64),
         _: &Path,
     ) -> Result<Vec<OfProcesses>> {
+        match *server {}
+    }
+
+    pub(super) async fn measure_following(
+        server: &Server,
+        _: usize,
+        _: &Path,
+    ) -> Result<OfFollowing> {
         match *server {}
     }
 }
@@ -138,8 +146,9 @@ async fn run_all(
     let machine = machine::examine(scratch.path(), ALLOCATOR, 500)?;
     let opens = request.operations.is_empty() || request.operations.contains(&Operation::Open);
     let openings = if opens { sizes.openings.len() as u64 } else { 0 };
-    let in_processes = u64::from(server.is_some() && writes_in_processes(request));
-    let mut steps = Steps { watcher, done: 0, all: plan.len() as u64 + openings + in_processes };
+    // Several processes, and two stores.
+    let of_several = if server.is_some() && has_several_writers(request) { 2 } else { 0 };
+    let mut steps = Steps { watcher, done: 0, all: plan.len() as u64 + openings + of_several };
     let mut tables = Vec::new();
     // Cases of one content follow each other, and use the same open subjects.
     for cases in plan.chunk_by(|a, b| a.case.content == b.case.content && a.who == b.who) {
@@ -162,13 +171,16 @@ async fn run_all(
             }
         }
     }
-    let processes = match server {
-        Some(server) if writes_in_processes(request) => {
+    let (processes, following) = match server {
+        Some(server) if has_several_writers(request) => {
             steps.next("several processes on one database");
             let spans = (sizes.rounds, sizes.process_seconds);
-            server::measure(server, sizes.in_processes, spans, scratch.path()).await?
+            let of = server::measure(server, sizes.in_processes, spans, scratch.path()).await?;
+            steps.next("following: acknowledged here to visible there");
+            let follows = server::measure_following(server, sizes.rounds, scratch.path()).await?;
+            (of, Some(follows))
         }
-        _ => Vec::new(),
+        _ => (Vec::new(), None),
     };
     let settings = Settings {
         effort: request.effort.name().to_owned(),
@@ -176,10 +188,10 @@ async fn run_all(
         seconds: sizes.seconds,
     };
     let reach = reach::reach((&tables, &opened, &processes), sizes.growth);
-    Ok(Results { machine, settings, tables, openings: opened, processes, reach })
+    Ok(Results { machine, settings, tables, openings: opened, processes, following, reach })
 }
 
-fn writes_in_processes(request: &Request) -> bool {
+fn has_several_writers(request: &Request) -> bool {
     let of_store = request.subjects.is_empty() || request.subjects.iter().any(|s| s == ON_POSTGRES);
     of_store
         && (request.operations.is_empty() || request.operations.contains(&Operation::Heartbeat))

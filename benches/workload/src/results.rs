@@ -18,6 +18,9 @@ pub struct Results {
     /// What several processes on one database come to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub processes: Vec<OfProcesses>,
+    /// How fast one store on a database follows another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub following: Option<OfFollowing>,
     pub reach: Vec<Reach>,
 }
 
@@ -233,6 +236,17 @@ pub struct OfProcesses {
     /// Processor time of all processes, microseconds a write.
     pub cpu_us: Spread,
     pub server_cpu_us: Option<Spread>,
+}
+
+/// How long after a commit was acknowledged by one store another one on the same database has it in its view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OfFollowing {
+    /// In each round.
+    pub commits: u64,
+    /// Half of the commits took at most so many microseconds.
+    pub p50_us: Spread,
+    /// 99 of 100 did.
+    pub p99_us: Spread,
 }
 
 /// A goal, and what was found.

@@ -48,6 +48,11 @@ async fn run(place: Box<dyn Place>, job: Job) {
             Message::Opened.send();
             workload::run(store, job.seed, round).await;
         }
+        Task::Share { round, first, loses_server } => {
+            let store = open_beside(place.as_ref(), at(round), materialize).await;
+            Message::Opened.send();
+            workload::run_beside(store, job.seed, round, (first, loses_server)).await;
+        }
         Task::Open => {
             let _open = open(place.as_ref(), at(0), materialize).await;
             Message::Opened.send();
@@ -81,6 +86,17 @@ pub(super) async fn open(
 ) -> Arc<dyn Store> {
     let backend = place.open(Opening::new(STORE)).await.expect("the backend opens");
     let options = options(now, materialize);
+    ghostwire_store_core::open(backend, options).await.expect("the store opens")
+}
+
+/// Opens it beside other processes: who is behind learns from blocks, so they have to be there.
+pub(super) async fn open_beside(
+    place: &dyn Place,
+    now: Timestamp,
+    materialize: Materialize,
+) -> Arc<dyn Store> {
+    let backend = place.open(Opening::new(STORE)).await.expect("the backend opens");
+    let options = StoreOptions { writer: WriterOptions::default(), ..options(now, materialize) };
     ghostwire_store_core::open(backend, options).await.expect("the store opens")
 }
 

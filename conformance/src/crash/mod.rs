@@ -13,6 +13,8 @@
 //!   lost, invented or torn, not that the rules are right.
 //! - A call that was not answered has left all of its changes, or none.
 //! - Nothing else is stored.
+//! - Where several processes may write, this holds for two that write at once and of which either is killed; the other
+//!   one goes on. It holds as well if the server under both is killed, where the backend has one that can be.
 //!
 //! The operating system survives, so the parent can read everything that the process wrote before
 //! it died: this does not find a missing `fsync`. Loss of power is simulated elsewhere.
@@ -29,6 +31,7 @@ mod protocol;
 mod recovered;
 #[cfg(test)]
 mod tests;
+mod together;
 mod work;
 mod workload;
 

@@ -44,6 +44,14 @@ pub(super) enum Task {
         /// How often a process was started here before; later rounds are at later times.
         round: u32,
     },
+    /// The same beside another process that does so, too: callers whose numbers begin with `first`, and nothing that
+    /// concerns everybody.
+    Share {
+        round: u32,
+        first: u8,
+        /// The server is going to be killed: a call that failed then may have happened.
+        loses_server: bool,
+    },
     /// Only opens the store.
     Open,
     /// Brings in this file.

@@ -5,7 +5,7 @@ use super::oracle::Oracle;
 use super::process::{Moment, run_and_kill};
 use super::protocol::{Job, Message, Task};
 use super::recovered::{Recovered, repeat_batches};
-use super::share;
+use super::{share, together};
 use crate::prelude::*;
 
 /// Who follows the log.
@@ -15,7 +15,7 @@ pub(super) const NO_LOCATION: Verdict =
     Verdict::Skipped("no other process can open a place of this backend");
 
 /// Starts one process after the other at one place. Most of them write rows at the same time, or most do not;
-/// then somebody follows the log.
+/// then somebody follows the log. Where several processes may write, two of them do after that.
 pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort, at_once: bool) -> Verdict {
     let place = factory.create().await.expect("a place can be made");
     let Some(location) = place.location() else { return NO_LOCATION };
@@ -25,6 +25,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort, at_once: bo
         true => None,
         false => Some(register(place.as_ref()).await),
     };
+    let mut is_shared = false;
     for round in 0..share(effort.kills, 8) {
         let at_once = at_once != rng.one_in(4);
         let job = Job::new(&*factory, &location, at_once, effort, Task::Work { round });
@@ -43,6 +44,7 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort, at_once: bo
         let in_place = rng.one_in(3);
         let opened = if in_place { &place } else { &copy };
         let store = open(opened.as_ref(), at(round), materialize).await;
+        is_shared = store.info().backend.shared;
         repeat_batches(&store, &oracle).await;
         let found = Recovered::of(&store).await;
         oracle.learn(said, round, &found);
@@ -59,6 +61,9 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort, at_once: bo
         store.close().await.expect("the store closes");
     }
     assert!(oracle.acknowledged > 0, "nothing was acknowledged before the kill");
+    if is_shared {
+        together::check(&factory, effort, at_once).await;
+    }
     Verdict::Passed
 }
 

@@ -9,23 +9,29 @@ use super::child::at;
 use super::protocol::{Message, Op};
 use crate::prelude::*;
 
-const CALLERS: u8 = 6;
+/// How many callers a process has.
+pub(super) const CALLERS: u8 = 6;
 /// Who does what concerns everybody, before the others begin.
 const FIRST: u8 = u8::MAX;
 
 /// Goes on until the process is killed.
 pub(super) async fn run(store: Arc<dyn Store>, seed: u64, round: u32) {
-    let caller = |number| Caller {
-        store: store.clone(),
-        number,
-        round,
-        step: 0,
-        rng: Rng::new(seed ^ (u64::from(round) << 32) ^ (u64::from(number) << 56)),
-    };
-    caller(FIRST).begin().await;
+    Caller::new(&store, seed, round, FIRST).begin().await;
+    run_beside(store, seed, round, (0, false)).await;
+}
+
+/// The same beside another process: callers whose numbers begin with `first`, and nothing that concerns everybody.
+/// If it `loses_server`, a caller ends with the first call that fails for that, and leaves it unanswered.
+pub(super) async fn run_beside(
+    store: Arc<dyn Store>,
+    seed: u64,
+    round: u32,
+    (first, loses_server): (u8, bool),
+) {
     let mut callers = tokio::task::JoinSet::new();
-    for number in 0..CALLERS {
-        callers.spawn(caller(number).work());
+    for number in first..first + CALLERS {
+        let caller = Caller { loses_server, ..Caller::new(&store, seed, round, number) };
+        callers.spawn(caller.work());
     }
     while let Some(ended) = callers.join_next().await {
         ended.expect("a caller goes on until it is killed");
@@ -38,9 +44,16 @@ pub(super) struct Caller {
     pub(super) round: u32,
     pub(super) step: u32,
     pub(super) rng: Rng,
+    loses_server: bool,
 }
 
 impl Caller {
+    fn new(store: &Arc<dyn Store>, seed: u64, round: u32, number: u8) -> Self {
+        let seed = seed ^ (u64::from(round) << 32) ^ (u64::from(number) << 56);
+        let (store, rng) = (store.clone(), Rng::new(seed));
+        Self { store, number, round, step: 0, rng, loses_server: false }
+    }
+
     /// What a control plane does when it starts.
     async fn begin(mut self) {
         // Whoever follows has seen everything that was there before.
@@ -73,6 +86,13 @@ impl Caller {
         Message::Intent { caller, op: op.clone() }.send();
         match perform(&self.store, &op).await {
             Ok(()) => Message::Done { caller, done: done(&op, &self.store.view()) }.send(),
+            // Whether it happened is for the parent to find out.
+            Err(error)
+                if self.loses_server
+                    && matches!(error.kind(), Unavailable | OutcomeUnknown | Busy) =>
+            {
+                std::future::pending::<()>().await;
+            }
             Err(error) => {
                 use ErrorKind::*;
                 let is_refusal = matches!(

@@ -90,7 +90,21 @@ struct Home {
     access: Access,
     removed: Sender<String>,
     /// Of the process that made them; it goes with the last store.
-    _own: Option<(Server, Database)>,
+    own: Option<(Server, Database)>,
+}
+
+impl Home {
+    fn of(server: Server, database: Database) -> Self {
+        let access = Access {
+            host: server.host().to_owned(),
+            port: server.port(),
+            user: server.user().to_owned(),
+            password: server.password().to_owned(),
+            database: database.name().to_owned(),
+        };
+        let removed = remover(access.clone());
+        Self { access, removed, own: Some((server, database)) }
+    }
 }
 
 impl Schemas {
@@ -103,15 +117,7 @@ impl Schemas {
             let (server, database) = tokio::task::spawn_blocking(start_server)
                 .await
                 .map_err(|_| Error::new(ErrorKind::Unexpected, "the server's start panicked"))??;
-            let access = Access {
-                host: server.host().to_owned(),
-                port: server.port(),
-                user: server.user().to_owned(),
-                password: server.password().to_owned(),
-                database: database.name().to_owned(),
-            };
-            let removed = remover(access.clone());
-            Ok(Arc::new(Home { access, removed, _own: Some((server, database)) }))
+            Ok(Arc::new(Home::of(server, database)))
         };
         self.server.get_or_try_init(start).await.cloned()
     }
@@ -145,12 +151,22 @@ impl Factory for Schemas {
         Ok(Box::new(Schema::new(self.home().await?)))
     }
 
+    async fn create_on_own_server(&self) -> Result<Option<Box<dyn Place>>> {
+        // On a disk: what is in memory would not outlive a container.
+        let server = Options::new().own().start().await.map_err(no_server)?;
+        let database = server.database().await.map_err(no_server)?;
+        let mut schema = Schema::new(Arc::new(Home::of(server, database)));
+        schema.may_kill_server = true;
+        let place: Box<dyn Place> = Box::new(schema);
+        Ok(Some(place))
+    }
+
     async fn at(&self, location: &str) -> Result<Box<dyn Place>> {
         let Location { access, schema } = serde_json::from_str(location)
             .map_err(|_| Error::invalid("this is no location of a schema"))?;
         let (removed, _) = channel();
-        let home = Arc::new(Home { access, removed, _own: None });
-        Ok(Box::new(Schema { home, schema, is_own: false }))
+        let home = Arc::new(Home { access, removed, own: None });
+        Ok(Box::new(Schema { home, schema, is_own: false, may_kill_server: false }))
     }
 }
 
@@ -166,6 +182,8 @@ struct Schema {
     schema: String,
     /// Removed when dropped.
     is_own: bool,
+    /// Nobody else is on the server.
+    may_kill_server: bool,
 }
 
 impl Schema {
@@ -174,7 +192,7 @@ impl Schema {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let schema = format!("s{}_{number}", std::process::id());
-        Self { home, schema, is_own: true }
+        Self { home, schema, is_own: true, may_kill_server: false }
     }
 }
 
@@ -223,6 +241,15 @@ impl Place for Schema {
             ))
             .await?;
         Ok(Box::new(copy))
+    }
+
+    async fn kill_server(&self) -> Result<()> {
+        let Some((server, _)) = self.home.own.as_ref().filter(|_| self.may_kill_server) else {
+            return Err(Error::new(ErrorKind::Unsupported, "others use the server of this schema")
+                .with("schema", &self.schema));
+        };
+        server.kill().await.map_err(no_server)?;
+        server.start_again().await.map_err(no_server)
     }
 
     fn location(&self) -> Option<String> {

@@ -21,6 +21,7 @@ impl StoreHandle {
         let vital = &core.shared.vital;
         let (info, view) = (core.backend.info(), self.current_view());
         let (max_age, free_bytes) = (core.options.max_view_age, info.filesystem.map(|fs| fs.free));
+        let head = core.head();
         let facts = Facts {
             loading: None,
             ended: core.shared.progress.borrow().end.as_ref().map(ended),
@@ -42,8 +43,8 @@ impl StoreHandle {
         let standing = Standing {
             backend: info.name,
             engine: info.engine,
-            schema: core.head.schema.version,
-            epoch: core.head.epoch,
+            schema: head.schema.version,
+            epoch: head.epoch,
             position: view.position(),
             serial: view.serial(),
             checkpoint,

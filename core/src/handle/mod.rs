@@ -22,8 +22,9 @@ use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::Prober;
 use crate::imported::ImportedHashes;
+use crate::keys::KeyManager;
 use crate::observe::{CommandCall, Event, Recorder, spans};
-use crate::options::StoreOptions;
+use crate::options::{Materialize, StoreOptions};
 use crate::secrets::HashKeys;
 use crate::series::count_rows;
 use crate::state::Reply;
@@ -37,8 +38,6 @@ pub(crate) use refresh::Refreshes;
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) backend: Arc<dyn Backend>,
-    /// As it was found.
-    pub(crate) head: Head,
     pub(crate) shared: Arc<Shared>,
     pub(crate) attester: Arc<Attester>,
     pub(crate) imported_hashes: ImportedHashes,
@@ -51,6 +50,26 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Where the store stood when it was opened, or moved to another database.
+    pub(crate) fn head(&self) -> Arc<Head> {
+        self.shared.head.load_full()
+    }
+
+    /// What manages its keys, and when rows are written: those of the database that is served.
+    pub(crate) fn keys(&self) -> Option<Arc<dyn KeyManager>> {
+        match &self.options.seat {
+            Some(seat) => seat.sitting().keys.clone(),
+            None => self.options.keys.clone(),
+        }
+    }
+
+    pub(crate) fn materialize(&self) -> Materialize {
+        self.options
+            .seat
+            .as_ref()
+            .map_or(self.options.materialize, |seat| seat.sitting().materialize)
+    }
+
     fn require_open(&self) -> Result<()> {
         if self.shared.closing.has_begun() { Err(self.refusal()) } else { Ok(()) }
     }

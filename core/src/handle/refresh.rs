@@ -112,7 +112,7 @@ impl Core {
         let identity = |head: &Head| (head.store, head.side, head.lineage, head.epoch);
         let (state, known) = (&published.state, &before.state);
         let contradicts = head.serial == state.serial() && head.hash != state.hash();
-        identity(head) == identity(&self.head)
+        identity(head) == identity(&self.head())
             && !head.filling
             && head.position >= known.position()
             && head.serial >= known.serial()

@@ -17,7 +17,7 @@ impl StoreHandle {
         if core.is_shared {
             return self.refresh().await;
         }
-        if core.options.materialize != Materialize::Commit {
+        if core.materialize() != Materialize::Commit {
             // Rows are written later, of blocks that were published.
             return Ok(());
         }

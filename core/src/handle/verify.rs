@@ -66,7 +66,7 @@ impl StoreHandle {
         let mut stored = None;
         // Others do not know of that.
         if self.core.is_shared && !self.core.options.read_only {
-            let epoch = self.core.head.epoch;
+            let epoch = self.core.head().epoch;
             stored = Some(StoredHold::register(self.backend(), self.entropy(), epoch).await?);
         }
         // It is answered between commits, so what is committed later was prepared later.

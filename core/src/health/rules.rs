@@ -127,7 +127,19 @@ const REOPENS: &str = "the next write reopens the backend by itself; if this las
                        at the last error, and open the store anew";
 const MAKE_ROOM: &str =
     "make room on the file system; pruning series frees pages of the file for later writes";
+const REOPENS_ON_SERVER: &str = "the next write reopens the backend by itself; if this lasts, look at the database \
+                                 server and at the last error, and open the store anew";
 const LOOK_AT_DISK: &str = "look at the disk and at the last error; it is tried again by itself";
+const LOOK_AT_SERVER: &str = "look at the database server, the way to it and the last error; it is tried again by \
+                              itself";
+const SLOW_DISK: &str = "a disk that is slow, or a queue that is full: wait, and look at the disk";
+const SLOW_SERVER: &str =
+    "a database server that is slow or away, or a queue that is full: wait, and look at the server";
+
+/// What several processes write to is a server's, unless a file system of this machine is known under it.
+fn is_on_a_server(facts: &Facts) -> bool {
+    facts.view_age.is_some() && facts.free_bytes.is_none()
+}
 
 /// A store whose file was moved is written again only once it is opened anew.
 fn put_right(displaced: (Displaced, FilePart)) -> &'static str {
@@ -177,7 +189,10 @@ fn check(name: CheckName, facts: &Facts) -> Check {
         CheckName::Writable => writable(facts),
         CheckName::DiskSpace => disk_space(facts),
         CheckName::NotPoisoned => match &facts.poisoned {
-            Some(why) => Judged::Failed(why.clone(), facts.displaced.map_or(REOPENS, put_right)),
+            Some(why) => {
+                let helps = if is_on_a_server(facts) { REOPENS_ON_SERVER } else { REOPENS };
+                Judged::Failed(why.clone(), facts.displaced.map_or(helps, put_right))
+            }
             None => Judged::Passed,
         },
         CheckName::ViewFresh => view_fresh(facts),
@@ -231,11 +246,12 @@ fn writable(facts: &Facts) -> Judged {
         _ if facts.is_read_only => Judged::Nothing,
         Some(ProbeFact::Stored) => Judged::Passed,
         Some(ProbeFact::Refused(why)) => {
-            Judged::Failed(why.clone(), facts.displaced.map_or(LOOK_AT_DISK, put_right))
+            let helps = if is_on_a_server(facts) { LOOK_AT_SERVER } else { LOOK_AT_DISK };
+            Judged::Failed(why.clone(), facts.displaced.map_or(helps, put_right))
         }
         Some(ProbeFact::Overdue(time)) => Judged::Failed(
             format!("a write has been waiting for {} seconds", time.as_secs()),
-            "a disk that is slow, or a queue that is full: wait, and look at the disk",
+            if is_on_a_server(facts) { SLOW_SERVER } else { SLOW_DISK },
         ),
         None => Judged::Unknown,
     }
@@ -393,6 +409,24 @@ mod tests {
                     next_step.contains(words) && !next_step.contains("by itself"),
                     "{next_step}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_store_on_a_server_the_server_is_named_and_no_disk() {
+        let second = Duration::from_secs(1);
+        let on_server = Facts { view_age: Some((second, second)), free_bytes: None, ..healthy() };
+        let refused = Some(ProbeFact::Refused("unavailable: it does not answer".to_owned()));
+        for (facts, names) in [(healthy(), "disk"), (on_server, "server")] {
+            for failing in [
+                Facts { poisoned: Some(why()), ..facts.clone() },
+                Facts { probe: refused.clone(), ..facts.clone() },
+                Facts { probe: Some(ProbeFact::Overdue(second)), ..facts.clone() },
+            ] {
+                let next_step = assess(&failing).next_step.unwrap();
+                assert_eq!(next_step.contains("disk"), names == "disk", "{next_step}");
+                assert_eq!(next_step.contains("server"), names == "server", "{next_step}");
             }
         }
     }

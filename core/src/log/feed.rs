@@ -14,7 +14,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::block::{ChangeKind, EncodedBlock, RowChange, Serial};
-use crate::backend::{Backend, KeyRange, Scan};
+use crate::backend::{Backend, Commit, KeyRange, Scan};
 use crate::domain::{CommitId, ConsumerName, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Position;
@@ -39,6 +39,16 @@ pub struct LogEntry {
     pub prune: Vec<KeyRange>,
     /// Rows of series that it wrote, with how far the writers of the batches are.
     pub rows: Vec<RowChange>,
+}
+
+impl LogEntry {
+    /// About as many bytes as it takes in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        let row =
+            |row: &RowChange| row.key.as_bytes().len() + row.body.as_ref().map_or(0, Bytes::len);
+        let block = self.block.as_ref().map_or(0, |block| block.bytes.len());
+        (block + self.rows.iter().map(row).sum::<usize>()) as u64
+    }
 }
 
 /// A registered reader of the log: a mirror, a follower, a backup. Blocks and entries after its position
@@ -208,7 +218,20 @@ pub(crate) async fn read(
     last: Position,
     limit: usize,
 ) -> Result<Vec<LogEntry>> {
-    let mut entries: Vec<LogEntry> = Vec::new();
+    read_bytes(backend, after, last, (limit, u64::MAX)).await
+}
+
+/// The same, and no further commit once these have that many bytes.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn read_bytes(
+    backend: &dyn Backend,
+    after: Position,
+    last: Position,
+    (limit, max_bytes): (usize, u64),
+) -> Result<Vec<LogEntry>> {
+    let (mut entries, mut bytes): (Vec<LogEntry>, u64) = (Vec::new(), 0);
     let (mut next, mut parts) = (after.next(), Vec::new());
     let mut from = key_of(next);
     while next <= last && entries.len() < limit {
@@ -232,8 +255,13 @@ pub(crate) async fn read(
             parts.push(row);
             let complete = parts.first().is_some_and(|row| parts.len() == row.parts as usize);
             if complete {
-                entries.push(entry_of(backend, &std::mem::take(&mut parts)).await?);
+                let entry = entry_of(backend, &std::mem::take(&mut parts)).await?;
+                bytes = bytes.saturating_add(entry.bytes());
+                entries.push(entry);
                 next = next.next();
+                if bytes >= max_bytes {
+                    return Ok(entries);
+                }
                 if entries.len() == limit {
                     break;
                 }
@@ -257,7 +285,59 @@ fn missing(wanted: Position, found: Position) -> Error {
 }
 
 async fn entry_of(backend: &dyn Backend, parts: &[FeedRow]) -> Result<LogEntry> {
-    let damaged = || Error::corrupt("an entry of the feed is damaged");
+    let first = parts.first().ok_or_else(damaged)?;
+    let mut block = None;
+    if first.has_block {
+        let before = Serial::new(first.serial.get().saturating_sub(1));
+        block = backend.blocks(before, 1).await?.pop();
+    }
+    put_together(parts, block)
+}
+
+/// The entry that a commit brings for those who follow; `None` if it changes no content.
+///
+/// # Errors
+/// `Unavailable` if it brings none, since nobody is registered or everybody is too far behind.
+pub(crate) fn entry_in(commit: &Commit) -> Result<Option<LogEntry>> {
+    if commit.id().is_none() {
+        return Ok(None);
+    }
+    let rows = commit.rows.iter().filter(|row| row.table == Table::Feed);
+    let parts =
+        rows.filter_map(|row| row.body.as_ref().map(|body| FeedRow::decode(&row.key, body)));
+    let parts: Vec<FeedRow> = parts.collect::<Result<_>>()?;
+    if parts.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "a commit tells nothing to the other side of the migration, which is registered no longer or fell \
+             too far behind",
+        )
+        .with("position", commit.expected.next()));
+    }
+    put_together(&parts, commit.block.clone()).map(Some)
+}
+
+/// The rows of the feed that tell of an entry which was taken from elsewhere.
+pub(crate) fn rows_for(entry: &LogEntry) -> Vec<RowChange> {
+    let LogEntry { position, commit, serial, ref block, .. } = *entry;
+    let row = FeedRow {
+        position,
+        part: 0,
+        commit,
+        serial,
+        has_block: block.is_some(),
+        parts: 1,
+        total: 0,
+        body: Bytes::new(),
+    };
+    rows_of(&row, &encode(&entry.prune, &entry.rows))
+}
+
+fn damaged() -> Error {
+    Error::corrupt("an entry of the feed is damaged")
+}
+
+fn put_together(parts: &[FeedRow], block: Option<EncodedBlock>) -> Result<LogEntry> {
     let first = parts.first().ok_or_else(damaged)?;
     let mut body = BytesMut::new();
     for (number, part) in parts.iter().enumerate() {
@@ -267,16 +347,11 @@ async fn entry_of(backend: &dyn Backend, parts: &[FeedRow]) -> Result<LogEntry> 
         body.extend_from_slice(&part.body);
     }
     let (prune, rows) = decode(&body).map_err(|error| error.with("position", first.position))?;
-    let mut block = None;
-    if first.has_block {
-        let before = Serial::new(first.serial.get().saturating_sub(1));
-        block = backend.blocks(before, 1).await?.pop();
-        let fits = block.as_ref().is_some_and(|block| {
-            (block.serial, block.id.as_bytes()) == (first.serial, first.commit.as_bytes())
-        });
-        if !fits {
-            return Err(damaged().with("position", first.position).with("serial", first.serial));
-        }
+    let fits = block.as_ref().is_some_and(|block| {
+        (block.serial, block.id.as_bytes()) == (first.serial, first.commit.as_bytes())
+    });
+    if first.has_block && !fits {
+        return Err(damaged().with("position", first.position).with("serial", first.serial));
     }
     let FeedRow { position, commit, serial, .. } = *first;
     Ok(LogEntry { position, commit, serial, block, prune, rows })

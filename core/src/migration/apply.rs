@@ -3,7 +3,7 @@
 use crate::backend::{Commit, Head};
 use crate::block::{Block, ChangeKind, EncodedBlock, RowChange, Serial};
 use crate::error::{Error, Result};
-use crate::log::feed::LogEntry;
+use crate::log::feed::{self, LogEntry};
 
 /// The commit that makes an entry of the log part of a follower that stands at `head`. Its rows are written
 /// at once, whatever the other side does; blocks below `purge_before` are not kept.
@@ -30,6 +30,18 @@ pub(super) fn apply(head: &Head, entry: &LogEntry, purge_before: Serial) -> Resu
         purge_before: Some(purge_before),
         ..Commit::on(head)
     })
+}
+
+/// The same where the follower takes each commit together with the authority: it keeps the entry of the last
+/// one, since the authority may lack it.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) fn apply_in_step(head: &Head, entry: &LogEntry, purge_before: Serial) -> Result<Commit> {
+    let mut commit = apply(head, entry, purge_before)?;
+    commit.prune.push(feed::up_to(head.position));
+    commit.rows.extend(feed::rows_for(entry));
+    Ok(commit)
 }
 
 /// The commit that writes the rows of a block which a copy that stands at `head` has already.

@@ -13,12 +13,13 @@
 //! the last table that has rows is where 2 goes on, and the checkpoint is moved to `p0` block by block at
 //! the end of 2. Whatever is done twice comes to the same.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::apply;
-use super::record::{Part, Role};
+use super::record::{Membership, Role};
 use super::side::{Side, follower};
 use super::step::Write;
 use crate::backend::{Backend, Commit, Head, KeyRange, Scan};
@@ -43,6 +44,67 @@ impl Default for CopyOptions {
     fn default() -> Self {
         Self { page: 512, share: 50 }
     }
+}
+
+/// How far a copy is, for those who wait for it.
+#[derive(Debug, Default)]
+pub struct CopyProgress {
+    copied: AtomicU64,
+    total: AtomicU64,
+}
+
+impl CopyProgress {
+    /// Rows that the copy has.
+    #[must_use]
+    pub fn copied(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
+    }
+
+    /// Rows that there were to copy when it began, or went on; 0 as long as that is not known.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, rows: usize) {
+        self.copied.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Counts the rows of both, unless that was done.
+    async fn begin(
+        &self,
+        source: &dyn Backend,
+        target: &dyn Backend,
+        pace: &mut Pace,
+    ) -> Result<()> {
+        if self.total() > 0 {
+            return Ok(());
+        }
+        self.copied.store(count(target, pace).await?, Ordering::Relaxed);
+        self.total.store(count(source, pace).await?, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+async fn count(backend: &dyn Backend, pace: &mut Pace) -> Result<u64> {
+    const ROWS_PER_READ: usize = 2048;
+    let mut rows = 0;
+    for table in tables() {
+        let mut from = RowKey::new();
+        loop {
+            let range = KeyRange { table, from, to: None };
+            let page = backend.scan(Scan { range, reverse: false, limit: ROWS_PER_READ }).await?;
+            rows += page.rows.len() as u64;
+            match page.rows.last() {
+                Some(last) if page.rows.len() == ROWS_PER_READ => {
+                    from = last.key.clone().successor();
+                }
+                _ => break,
+            }
+            pace.rest().await;
+        }
+    }
+    Ok(rows)
 }
 
 /// Tables that are copied, in this order. What is kept for consumers is each database's own.
@@ -79,12 +141,17 @@ impl Origin {
                 let next =
                     feed::row_at(source, position.next()).await?.ok_or_else(too_far_behind)?;
                 let serial = next.serial.get() - u64::from(next.has_block);
-                (Serial::new(serial), CommitId::from_bytes(*membership.migration.as_bytes()))
+                (Serial::new(serial), begin_id(&membership))
             }
         };
         let checkpoint = head.checkpoint.min(serial);
         Ok(Self { position, serial, before, checkpoint, commit })
     }
+}
+
+/// What a copy calls the commit at which it began, if that one's own id cannot be told any more.
+pub(super) fn begin_id(membership: &Membership) -> CommitId {
+    CommitId::from_bytes(*membership.migration.as_bytes())
 }
 
 fn too_far_behind() -> Error {
@@ -102,14 +169,15 @@ pub(super) async fn adopt(source: &Side, target: &dyn Backend, write: &Write) ->
     let origin = Origin::read(backend.as_ref(), &head).await?;
     let first = backend.blocks(origin.before, 1).await?.pop();
     let blocks = origin.serial.get().saturating_sub(origin.before.get());
-    // One more: the commit at which it began is taken by its id alone.
-    let position = origin.position.get().checked_sub(blocks + 1);
+    // One more: the commit at which it began is taken by its id alone. Where every commit had a block, and
+    // all are kept, there is no place for that, and no need.
+    let position = origin.position.get().saturating_sub(blocks + 1);
     let (hash, time) = match &first {
         Some(block) if blocks > 0 => (block.previous, block.time),
         _ => (head.hash, head.time),
     };
     let adopted = Head {
-        position: Position::new(position.unwrap_or(0)),
+        position: Position::new(position),
         commit: CommitId::from_bytes([0; 16]),
         serial: origin.before,
         block: if blocks > 0 { BlockId::from_bytes([0; 16]) } else { head.block },
@@ -120,18 +188,17 @@ pub(super) async fn adopt(source: &Side, target: &dyn Backend, write: &Write) ->
         membership: write.after.membership,
         ..head
     };
-    if position.is_none() || write.after.membership.is_none_or(|it| it.part != Part::Target) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "there is nothing to migrate yet: write something first",
-        ));
-    }
     target.adopt(&adopted).await
 }
 
 /// Copies what is left to copy of blocks and rows. From then on the target is at a position after which
 /// the source keeps every commit.
-pub(super) async fn copy(source: &Side, target: &dyn Backend, options: CopyOptions) -> Result<()> {
+pub(super) async fn copy(
+    source: &Side,
+    target: &dyn Backend,
+    options: CopyOptions,
+    progress: &CopyProgress,
+) -> Result<()> {
     let backend = source.backend()?;
     let head = backend.head().await?;
     let origin = Origin::read(backend.as_ref(), &head).await?;
@@ -140,7 +207,8 @@ pub(super) async fn copy(source: &Side, target: &dyn Backend, options: CopyOptio
     if target.head().await?.position > origin.position {
         return Ok(());
     }
-    copy_rows(backend.as_ref(), target, options.page, &mut pace).await?;
+    progress.begin(backend.as_ref(), target, &mut pace).await?;
+    copy_rows((backend.as_ref(), target), options.page, &mut pace, progress).await?;
     fold_blocks(target, &mut pace).await
 }
 
@@ -166,7 +234,10 @@ async fn take_blocks(
             if block.serial > origin.serial {
                 break;
             }
-            let commit = Commit { block: Some(block), ..Commit::on(&head) };
+            // Nothing comes after it but rows, if there is no place for the commit without a block.
+            let is_last = head.position.next() == origin.position;
+            let checkpoint = is_last.then_some(origin.checkpoint.max(head.checkpoint));
+            let commit = Commit { block: Some(block), checkpoint, ..Commit::on(&head) };
             target.commit(&commit).await?;
             head = head.after(&commit)?;
             pace.rest().await;
@@ -175,10 +246,10 @@ async fn take_blocks(
 }
 
 async fn copy_rows(
-    source: &dyn Backend,
-    target: &dyn Backend,
+    (source, target): (&dyn Backend, &dyn Backend),
     page: usize,
     pace: &mut Pace,
+    progress: &CopyProgress,
 ) -> Result<()> {
     let (mut done, mut from) = (Vec::new(), RowKey::new());
     for table in tables() {
@@ -200,9 +271,10 @@ async fn copy_rows(
                 key: row.key,
                 body: Some(row.body),
             };
-            let is_last = rows.len() < page;
+            let (is_last, count) = (rows.len() < page, rows.len());
             let rows = rows.into_iter().map(put).collect();
             target.commit(&Commit { rows, ..Commit::on(&target.head().await?) }).await?;
+            progress.add(count);
             pace.rest().await;
             if is_last {
                 from = RowKey::new();
@@ -221,6 +293,11 @@ async fn fold_blocks(target: &dyn Backend, pace: &mut Pace) -> Result<()> {
         target.commit(&apply::fold(&head, &block)?).await?;
         pace.rest().await;
     }
+}
+
+/// The same of a side that was written before, at once.
+pub(super) async fn fold(target: &dyn Backend) -> Result<()> {
+    fold_blocks(target, &mut Pace::new(100)).await
 }
 
 /// Leaves time to others.

@@ -1,8 +1,8 @@
 //! Moving a live network from one database to another, and back.
 //!
 //! Each of the two databases, the *sides*, has a [`Record`] of its part in the network. Whoever opens
-//! them compares both records and knows what was under way and what to do next, wherever it was broken
-//! off. [`step`] is all of that: a pure function from what is seen of both sides, and what is wanted, to
+//! them compares both records and knows what was under way and what to do next, wherever it was
+//! interrupted. [`step`] is all of that: a pure function from what is seen of both sides, and what is wanted, to
 //! the next durable writes, in their order. [`settle`] says what follows from the outcomes of a commit
 //! that goes to both sides. `tests/migration_model` explores these two functions.
 //!
@@ -16,22 +16,31 @@
 
 mod apply;
 mod copy;
+mod driver;
+mod mirror;
 mod mover;
 mod plan;
 mod record;
 mod refusal;
+mod seat;
 mod settle;
 mod side;
 mod step;
+mod witness;
 
-pub use copy::CopyOptions;
-pub use mover::{MoveOptions, Mover, Next, Standing, follow};
+pub use copy::{CopyOptions, CopyProgress};
+pub use driver::{CopyStatus, Migration, Running, SideStatus, Stage, Status};
+pub(crate) use mirror::Mirror;
+pub(crate) use mover::Gate;
+pub use mover::{Found, MoveOptions, Mover, Next, Standing, find_served, follow, go_on_alone};
 pub use plan::check_start;
 pub use record::{Membership, Part, Record, Role};
 pub use refusal::Refusal;
+pub use seat::{Occupant, Renewal, Seat};
 pub use settle::{Outcome, Verdict, settle};
 pub use side::Side;
 pub use step::{Event, Grounds, Pair, Place, Seen, Service, Step, Which, Write, step};
+pub use witness::Witness;
 
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,25 @@
 //! Carries out a migration: looks at both sides, and does what [`step`] says, one durable write after the
 //! other.
 
+use std::cmp;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::copy::{self, CopyOptions};
+use super::copy::{self, CopyOptions, CopyProgress};
 use super::record::Role;
 use super::refusal::Refusal;
 use super::side::{Side, follower};
-use super::step::{Event, Pair, Seen, Service, Step, Which, Write, step};
+use super::step::{Event, Grounds, Pair, Place, Seen, Service, Step, Which, Write, step};
+use super::witness::Witness;
 use super::{apply, plan};
-use crate::backend::{Backend, Commit};
+use crate::backend::{Backend, Commit, Head};
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::consumers::Consumers;
+use crate::log::feed::{self, LogEntry};
 use crate::position::Position;
 
 /// How a network is moved.
@@ -24,6 +30,11 @@ pub struct MoveOptions {
     /// How long nobody may be served while the network is handed over; a hand-over that takes longer is
     /// taken back.
     pub max_stall: Duration,
+    /// Whether an answer means that both sides have it, once the copy is complete.
+    pub synchronous: bool,
+    /// How long callers wait then for a side that does not answer. They are told that the outcome is not
+    /// known, and nothing is written before both sides have what one of them has.
+    pub mirror_timeout: Duration,
     /// How rows are copied.
     pub copy: CopyOptions,
 }
@@ -33,8 +44,71 @@ impl Default for MoveOptions {
         Self {
             max_kept_bytes: 1 << 30,
             max_stall: Duration::from_millis(50),
+            synchronous: false,
+            mirror_timeout: Duration::from_secs(5),
             copy: CopyOptions::default(),
         }
+    }
+}
+
+impl MoveOptions {
+    /// In step the last entry is always kept, however long it is: no commit may be refused because of that.
+    fn kept_bytes(&self) -> u64 {
+        const IN_STEP: u64 = 1 << 30;
+        match self.synchronous {
+            true => self.max_kept_bytes.max(IN_STEP),
+            false => self.max_kept_bytes,
+        }
+    }
+
+    /// Why a hand-over was taken back.
+    pub(crate) fn too_long(&self, took: Duration, behind: u64) -> Error {
+        Error::new(
+            ErrorKind::Busy,
+            "handing over took too long and was taken back; do it while less is written, or raise \
+             `migration.max_stall_ms`",
+        )
+        .with("took_ms", took.as_millis())
+        .with("max_ms", self.max_stall.as_millis())
+        .with("behind", behind)
+    }
+}
+
+/// The time in which nobody is served.
+struct Stall {
+    began: Instant,
+    ends: Instant,
+    /// How many commits the other side lacked when it began.
+    behind: u64,
+}
+
+/// What a hand-over has to pass before it changes the side that is written. Whoever waits for it may close
+/// it instead, and then serves on; never both.
+#[derive(Debug, Default)]
+pub(crate) struct Gate(AtomicU8);
+
+impl Gate {
+    const OPEN: u8 = 0;
+    const PASSED: u8 = 1;
+    const CLOSED: u8 = 2;
+
+    /// # Errors
+    /// `Busy` if it was closed.
+    pub(crate) fn pass(&self) -> Result<()> {
+        match self.turn(Self::PASSED) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Busy, "the hand-over was given up meanwhile")),
+        }
+    }
+
+    /// Tells whether it is closed: nothing that was begun goes any further.
+    pub(crate) fn close(&self) -> bool {
+        self.turn(Self::CLOSED)
+    }
+
+    fn turn(&self, to: u8) -> bool {
+        let turned = self.0.compare_exchange(Self::OPEN, to, Ordering::AcqRel, Ordering::Acquire);
+        turned.is_ok() || turned == Err(to)
     }
 }
 
@@ -50,7 +124,7 @@ pub struct Standing {
 /// What is left to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// A step that was broken off.
+    /// A step that was interrupted.
     Resume,
     /// The copy.
     Fill,
@@ -66,16 +140,65 @@ pub struct Mover {
     first: Side,
     second: Side,
     options: MoveOptions,
+    taken: Taken,
 }
 
-/// How many commits are read at once; one may have 256 MiB.
+/// How many commits are read at once, and about how many bytes: one alone may have 256 MiB.
 const ENTRIES_PER_READ: usize = 64;
+const BYTES_PER_READ: u64 = 16 << 20;
+
+/// So much may be kept for the other side that it has taken already.
+const BYTES_KEPT: u64 = 16 << 20;
+
+/// What the other side has taken, and the authority keeps still. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Taken(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: u64,
+    /// There is something.
+    is_pending: bool,
+    let_go_at: Option<Instant>,
+}
+
+impl Taken {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what was taken, and tells whether it is much or was kept for long.
+    fn is_due(&self, bytes: u64, bound: u64) -> bool {
+        const LONGEST: Duration = Duration::from_secs(1);
+        let mut kept = self.lock();
+        kept.bytes = kept.bytes.saturating_add(bytes);
+        kept.is_pending |= bytes > 0;
+        let is_long = kept.let_go_at.is_none_or(|at| at.elapsed() >= LONGEST);
+        kept.is_pending && (is_long || kept.bytes >= bound)
+    }
+
+    fn was_let_go(&self) {
+        *self.lock() = Kept { let_go_at: Some(Instant::now()), ..Kept::default() };
+    }
+}
+
+/// What was sent at once.
+pub(super) struct Sent {
+    pub(super) commits: u64,
+    /// Nothing was left when it was read.
+    pub(super) is_all: bool,
+}
 
 impl Mover {
     /// Of these two databases, whichever of them is written.
     #[must_use]
     pub fn new(first: Side, second: Side, options: MoveOptions) -> Self {
-        Self { first, second, options }
+        Self { first, second, options, taken: Taken::default() }
+    }
+
+    /// The same, if it goes on with what another one has sent.
+    pub(crate) fn going_on(self, taken: Taken) -> Self {
+        Self { taken, ..self }
     }
 
     fn side(&self, which: Which) -> &Side {
@@ -121,7 +244,7 @@ impl Mover {
         self.take(Event::Start(migration)).await.map(drop)
     }
 
-    /// Ends what was broken off.
+    /// Ends what was interrupted.
     ///
     /// # Errors
     /// Those of any write; why nothing can be done.
@@ -129,7 +252,7 @@ impl Mover {
         self.take(Event::Resume).await
     }
 
-    /// Does what is asked for, and then whatever is left to be done. If it is broken off anywhere, the
+    /// Does what is asked for, and then whatever is left to be done. If it is interrupted anywhere, the
     /// same or [`resume`](Mover::resume) goes on.
     ///
     /// # Errors
@@ -148,6 +271,18 @@ impl Mover {
                 Step::Serve(service) => return Ok(Next::Served(service)),
                 Step::Refuse(refusal) => return Err(refusal.error()),
             }
+        }
+    }
+
+    /// Aborts it by the first side alone: the second one does not answer. It learns of it when it is opened beside
+    /// the first one; by itself it cannot be opened as a store.
+    pub(crate) async fn abort_alone(&self) -> Result<()> {
+        let first = Some(Seen::of(&self.first.head().await?));
+        let pair = Pair { first, second: None };
+        match step(&pair, Event::Abort) {
+            Step::Write(writes) => self.write(&pair, &writes).await,
+            Step::Refuse(refusal) => Err(refusal.error()),
+            _ => Err(Error::new(ErrorKind::Conflict, "somebody else changes the migration")),
         }
     }
 
@@ -175,42 +310,56 @@ impl Mover {
             }
             // The second of two writes may have been planned before the first one moved its side.
             let before = pair.get(write.to).unwrap_or(write.before);
-            side.write(&Write { before, ..*write }, self.options.max_kept_bytes).await?;
+            side.write(&Write { before, ..*write }, self.options.kept_bytes()).await?;
         }
         Ok(())
     }
 
     /// Copies the network, as far as there is something left to copy, and sends what is written meanwhile
-    /// until the copy is complete. May be broken off and called again.
+    /// until the copy is complete. May be interrupted and called again.
     ///
     /// # Errors
     /// `Conflict` if the target fell too far behind; those of any write.
     pub async fn fill(&self) -> Result<Next> {
+        self.fill_counting(&CopyProgress::default()).await
+    }
+
+    /// The same, and tells how far it is.
+    ///
+    /// # Errors
+    /// Those of [`fill`](Mover::fill).
+    pub async fn fill_counting(&self, progress: &CopyProgress) -> Result<Next> {
         let pair = self.look().await?;
         let Step::Fill { from } = step(&pair, Event::Resume) else {
             return self.resume().await;
         };
         let (source, target) = (self.side(from), self.side(from.other()).backend()?);
-        copy::copy(source, target.as_ref(), self.options.copy).await?;
+        copy::copy(source, target.as_ref(), self.options.copy, progress).await?;
         // How far it is behind makes a complete copy no less complete.
         self.catch_up(from).await?;
         self.take(Event::Filled).await
     }
 
-    /// Sends what the other side lacks until that is little. Tells whether it is, or whether more is written
-    /// than the other side takes.
+    /// Sends what the other side lacks until that is little. Tells whether it is, or would be sent within
+    /// [`max_stall`](MoveOptions::max_stall) while nobody writes.
     async fn catch_up(&self, from: Which) -> Result<bool> {
         const PATIENCE: usize = 8;
         let (mut least, mut in_vain) = (u64::MAX, 0);
-        while self.ship(from).await? >= ENTRIES_PER_READ as u64 {
+        let (began, mut commits) = (Instant::now(), 0);
+        loop {
+            let sent = self.ship_until(from, None).await?;
+            if sent.is_all {
+                return Ok(true);
+            }
+            commits += sent.commits;
             let lag = self.lag().await?;
             in_vain = if lag < least { 0 } else { in_vain + 1 };
             least = least.min(lag);
             if in_vain > PATIENCE {
-                return Ok(false);
+                let each = began.elapsed().as_nanos() / u128::from(commits.max(1));
+                return Ok(each * u128::from(lag) <= self.options.max_stall.as_nanos());
             }
         }
-        Ok(true)
     }
 
     /// Sends to the other side what it lacks of this one, but not without end. Tells how many commits that
@@ -219,25 +368,76 @@ impl Mover {
     /// # Errors
     /// `Compacted` if they are not kept; those of any write.
     pub async fn ship(&self, from: Which) -> Result<u64> {
+        self.ship_some(from).await.map(|sent| sent.commits)
+    }
+
+    pub(super) async fn ship_some(&self, from: Which) -> Result<Sent> {
+        self.ship_until(from, None).await
+    }
+
+    /// Both have everything up to a position.
+    pub(super) async fn let_go_in_step(&self, position: Position, is_new: bool) -> Result<()> {
+        self.let_go(&self.first, position, u64::from(is_new)).await
+    }
+
+    /// The same, and begins with no commit after that time.
+    async fn ship_until(&self, from: Which, ends: Option<Instant>) -> Result<Sent> {
         let (source, target) = (self.side(from), self.side(from.other()).backend()?);
         let mut head = target.head().await?;
-        let entries = source.entries(head.position, ENTRIES_PER_READ).await?;
+        require_follower(source, &head).await?;
+        if head.checkpoint < head.serial {
+            // It was written before, and what it had not flushed is only in its blocks.
+            copy::fold(target.as_ref()).await?;
+            head = target.head().await?;
+        }
+        let limits = (ENTRIES_PER_READ, BYTES_PER_READ);
+        let entries = source.entries(head.position, limits).await?;
+        let bytes = entries.iter().map(LogEntry::bytes).sum::<u64>();
+        let is_all = entries.len() < ENTRIES_PER_READ && bytes < BYTES_PER_READ;
         if entries.is_empty() {
-            return Ok(0);
+            self.let_go(source, head.position, 0).await?;
+            return Ok(Sent { commits: 0, is_all });
         }
         let oldest = source.head().await?.oldest_block;
+        let mut sent = 0;
         for entry in &entries {
+            if ends.is_some_and(|ends| Instant::now() > ends) {
+                break;
+            }
             let commit = apply::apply(&head, entry, oldest)?;
             send(target.as_ref(), &commit).await?;
             head = head.after(&commit)?;
+            sent += 1;
             // A commit may block its thread.
             tokio::task::yield_now().await;
         }
         target.confirm().await?;
-        if let Some(membership) = source.head().await?.membership {
-            source.let_go(&follower(&membership)?, head.position).await?;
+        self.let_go(source, head.position, bytes.max(1)).await?;
+        Ok(Sent { commits: sent, is_all: is_all && sent == entries.len() as u64 })
+    }
+
+    /// Has the authority keep nothing any longer that the other side has taken. That is a commit of its own, so
+    /// not after every one that was sent.
+    async fn let_go(&self, source: &Side, taken: Position, bytes: u64) -> Result<()> {
+        let bound = BYTES_KEPT.min(self.options.max_kept_bytes / 4);
+        if !self.taken.is_due(bytes, bound) {
+            return Ok(());
         }
-        Ok(entries.len() as u64)
+        let head = source.head().await?;
+        let Some(membership) = head.membership else { return Ok(()) };
+        let name = follower(&membership)?;
+        let consumers = Consumers::read(source.backend()?.as_ref(), &head).await?;
+        // The last one stays, so that the two can be compared.
+        let taken = Position::new(taken.get().saturating_sub(1));
+        if feed::row_at(source.backend()?.as_ref(), taken).await?.is_none() {
+            // The side took it from the other one, and keeps no entry of it.
+            return Ok(());
+        }
+        if consumers.require(&name).is_ok_and(|consumer| taken > consumer.position) {
+            source.let_go(&name, taken).await?;
+        }
+        self.taken.was_let_go();
+        Ok(())
     }
 
     async fn ship_all(&self, from: Which) -> Result<()> {
@@ -262,27 +462,80 @@ impl Mover {
     }
 
     /// Hands the network over to the side that follows: ends what is under way, fences, drains and
-    /// activates. From the fence on nobody is served. The store that was open stays as it is, and writes
+    /// activates. From the fence on nobody is served. A store that was open stays as it is, and writes
     /// nothing any more: close it, and open one on the other side. Tells how long nobody was served.
+    ///
+    /// A store on a [`Seat`](super::Seat) is moved while it is open by a [`Migration`](super::Migration).
     ///
     /// # Errors
     /// `Busy` if it took longer than [`max_stall`](MoveOptions::max_stall), and was taken back: less has to
     /// be written meanwhile. Why it cannot be done now; those of any write.
     pub async fn hand_over(&self) -> Result<Duration> {
-        let Next::Served(Service::Alone { authority } | Service::Both { authority }) =
-            self.resume().await?
-        else {
-            return Err(Error::new(ErrorKind::Restricted, "the copy is not complete yet"));
-        };
-        // What is left is then a moment's.
-        if !self.catch_up(authority).await? {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                "more is written than the other side takes; hand over while less is written",
-            )
-            .with("behind", self.lag().await?));
+        self.prepare().await?;
+        self.switch(&Gate::default()).await
+    }
+
+    /// Brings the side that follows so close that what is left is a moment's.
+    ///
+    /// # Errors
+    /// `Busy` if more is written than it takes; `Restricted` while the copy is not complete.
+    pub(crate) async fn prepare(&self) -> Result<()> {
+        let authority = self.authority().await?;
+        if self.catch_up(authority).await? {
+            return Ok(());
         }
-        let before = self.lag().await?;
+        Err(Error::new(
+            ErrorKind::Busy,
+            "more is written than the other side takes; hand over while less is written",
+        )
+        .with("behind", self.lag().await?))
+    }
+
+    async fn authority(&self) -> Result<Which> {
+        match self.resume().await? {
+            Next::Served(Service::Alone { authority } | Service::Both { authority }) => {
+                Ok(authority)
+            }
+            _ => Err(Error::new(
+                ErrorKind::Restricted,
+                "the copy is not complete yet; `gwstore migrate status` tells how far it is",
+            )),
+        }
+    }
+
+    /// Sends everything that is left, as long as there is time.
+    async fn drain(&self, from: Which, stall: &Stall) -> Result<()> {
+        loop {
+            let sent = self.ship_until(from, Some(stall.ends)).await?;
+            self.require_time(stall)?;
+            if sent.commits == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn begin_stall(&self) -> Stall {
+        let began = Instant::now();
+        // A time that cannot be told is none that passes.
+        let ends = began.checked_add(self.options.max_stall).unwrap_or(began);
+        Stall { began, ends, behind: 0 }
+    }
+
+    fn require_time(&self, stall: &Stall) -> Result<()> {
+        match Instant::now() > stall.ends {
+            true => Err(self.options.too_long(stall.began.elapsed(), stall.behind)),
+            false => Ok(()),
+        }
+    }
+
+    /// The hand-over itself, while whoever writes to the authority waits. Until `gate` is passed nothing but
+    /// the other side changes.
+    pub(crate) async fn switch(&self, gate: &Gate) -> Result<Duration> {
+        let mut stall = self.begin_stall();
+        let authority = self.authority().await?;
+        stall.behind = self.lag().await?;
+        // If nobody writes meanwhile there is nothing to be taken back when this takes too long.
+        self.drain(authority, &stall).await?;
         let pair = self.look().await?;
         let fence = match step(&pair, Event::HandOver) {
             Step::Write(writes) => writes,
@@ -294,27 +547,17 @@ impl Mover {
                 ));
             }
         };
-        let fenced_at = Instant::now();
+        // Once the one is fenced, nobody is served before the other can store something.
+        if let Some(seen) = pair.get(authority.other()) {
+            self.side(authority.other()).backend()?.probe(seen.record.epoch).await?;
+        }
+        self.require_time(&stall)?;
+        gate.pass()?;
         self.write(&pair, &fence).await?;
-        let late = |elapsed: Duration| {
-            Error::new(
-                ErrorKind::Busy,
-                "handing over took too long and was taken back; do it while less is written, or raise \
-                 `migration.max_stall_ms`",
-            )
-            .with("took_ms", elapsed.as_millis())
-            .with("max_ms", self.options.max_stall.as_millis())
-            .with("behind", before)
-        };
-        loop {
-            if fenced_at.elapsed() > self.options.max_stall {
-                let elapsed = fenced_at.elapsed();
-                self.take(Event::Undo).await?;
-                return Err(late(elapsed));
-            }
-            if self.ship(authority).await? == 0 {
-                break;
-            }
+        let drained = self.drain(authority, &stall).await;
+        if let Err(error) = drained.and_then(|()| self.require_time(&stall)) {
+            self.take(Event::Undo).await?;
+            return Err(error);
         }
         // Activates, and lets the other side follow; what is answered need not be on both.
         let pair = self.look().await?;
@@ -323,7 +566,203 @@ impl Mover {
         };
         self.write(&pair, &writes).await?;
         self.take(Event::Loosen).await?;
-        Ok(fenced_at.elapsed())
+        Ok(stall.began.elapsed())
+    }
+
+    /// Leaves the side that follows, for good, while nobody writes. It has everything first, so that the last
+    /// thing it says is true.
+    pub(crate) async fn complete(&self, gate: &Gate) -> Result<Duration> {
+        let mut stall = self.begin_stall();
+        let authority = self.authority().await?;
+        let pair = self.look().await?;
+        let is_target = pair.get(authority).is_some_and(|seen| seen.is_target());
+        if let (false, Some(first), Some(second)) = (is_target, pair.first, pair.second) {
+            return Err(Refusal::NotNow(first, second).error());
+        }
+        stall.behind = self.lag().await?;
+        self.drain(authority, &stall).await?;
+        gate.pass()?;
+        if self.resume().await? == Next::Served(Service::Alone { authority }) {
+            self.take(Event::Tighten).await?;
+        }
+        self.take(Event::Complete).await?;
+        Ok(stall.began.elapsed())
+    }
+
+    /// Has every answer mean that both sides have it, while nobody writes.
+    pub(crate) async fn tighten(&self, gate: &Gate) -> Result<()> {
+        let stall = self.begin_stall();
+        let authority = self.authority().await?;
+        self.drain(authority, &stall).await?;
+        gate.pass()?;
+        self.take(Event::Tighten).await.map(drop)
+    }
+
+    /// Has a witness grant the side that is left its next epoch.
+    ///
+    /// # Errors
+    /// `Restricted` if the other side has it; those of asking.
+    pub(crate) async fn ask(&self, witness: &dyn Witness, which: Which) -> Result<Grounds> {
+        let head = self.side(which).head().await?;
+        let next = head.epoch.next();
+        match witness.grant(head.store, next, head.side).await? {
+            true => Ok(Grounds::Granted(next)),
+            false => Err(Error::new(
+                ErrorKind::Restricted,
+                "the witness has granted the next epoch to the other database, which is the network by now",
+            )
+            .with("side", head.side)
+            .with("epoch", next)),
+        }
+    }
+
+    /// Has the side that is left go on alone. By an epoch of its own it supersedes the other one, whatever that
+    /// has.
+    pub(crate) async fn go_on(&self, which: Which, grounds: Grounds) -> Result<()> {
+        let seen = Some(Seen::of(&self.side(which).head().await?));
+        let pair = match which {
+            Which::First => Pair { first: seen, second: None },
+            Which::Second => Pair { first: None, second: seen },
+        };
+        match step(&pair, Event::Lost(grounds)) {
+            Step::Write(writes) => self.write(&pair, &writes).await,
+            Step::Refuse(refusal) => Err(refusal.error()),
+            _ => Err(Error::new(ErrorKind::Conflict, "somebody else changes the migration")),
+        }
+    }
+
+    /// Ends what was interrupted, so that one side is written and the other one follows: later, unless
+    /// both are to stay in step.
+    pub(crate) async fn settle(&self, stays_in_step: bool) -> Result<Next> {
+        let pair = self.look().await?;
+        let roles = [pair.first, pair.second].map(|seen| seen.map(|seen| seen.record.role));
+        let is_half =
+            roles.contains(&Some(Role::ActiveSync)) && roles.contains(&Some(Role::PassiveAsync));
+        if is_half && !stays_in_step {
+            // That needs no write to the one that follows, which may be what failed.
+            return self.take(Event::Loosen).await;
+        }
+        match self.resume().await? {
+            Next::Served(Service::Both { .. }) if !stays_in_step => self.take(Event::Loosen).await,
+            next => Ok(next),
+        }
+    }
+
+    /// The same after an error that leaves open what is stored.
+    pub(crate) async fn settle_anew(&self, stays_in_step: bool) -> Result<Next> {
+        self.first.backend()?.reopen().await?;
+        self.second.backend()?.reopen().await?;
+        self.settle(stays_in_step).await
+    }
+}
+
+/// Which of two databases is the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// This one.
+    pub served: Which,
+    /// Whether the other one follows it, or is becoming a copy.
+    pub is_followed: bool,
+}
+
+/// Looks at two databases that nobody else has open, ends what was interrupted, and tells which one is to be
+/// served. Two that have nothing to do with each other are no migration: the first is served.
+///
+/// # Errors
+/// Why neither can be served, with both records; those of any write.
+pub async fn find_served(
+    first: Arc<dyn Backend>,
+    second: Arc<dyn Backend>,
+    options: MoveOptions,
+) -> Result<Found> {
+    let (one, other) = (first.head().await?, second.head().await?);
+    let names = |of: &Head, other: &Head| of.membership.is_some_and(|it| it.peer == other.side);
+    let is_left = |head: &Head| head.record().role == Role::Retired;
+    let is_written = |head: &Head| head.record().role == Role::ActiveAlone;
+    // One side is to become a copy again, of the one that went on without it.
+    let goes_on =
+        |head: &Head| head.record().role == Role::ActiveAlone && head.membership.is_some();
+    for (served, head, lost) in [(Which::First, &one, &other), (Which::Second, &other, &one)] {
+        let is_superseded = names(head, lost) && names(lost, head) && lost.epoch < head.epoch;
+        if goes_on(head) && (is_superseded || Seen::of(lost).is_blank()) {
+            return Ok(Found { served, is_followed: true });
+        }
+    }
+    // A side that was left says so, and the one that was not no longer names it.
+    if !names(&one, &other) && !names(&other, &one) {
+        let alone = |served| Found { served, is_followed: false };
+        return match one.record().role.serves_alone() || one.membership.is_none() {
+            true => Ok(alone(Which::First)),
+            false => Err(Refusal::Strangers(Seen::of(&one), Seen::of(&other)).error()),
+        };
+    }
+    if is_written(&one) && is_left(&other) {
+        return Ok(Found { served: Which::First, is_followed: false });
+    }
+    if is_left(&one) && is_written(&other) {
+        return Ok(Found { served: Which::Second, is_followed: false });
+    }
+    let mover = Mover::new(Side::closed(first), Side::closed(second), options);
+    // A process that keeps both in step begins so anew, once it has opened the store.
+    let next = mover.settle(false).await?;
+    let pair = mover.look().await?;
+    let is_followed = |which: Which| {
+        let other = pair.get(which.other()).map(|seen| seen.record.role);
+        matches!(other, Some(Role::Filling | Role::PassiveAsync | Role::PassiveSync))
+    };
+    match next {
+        Next::Served(Service::Alone { authority }) => {
+            Ok(Found { served: authority, is_followed: is_followed(authority) })
+        }
+        Next::Fill => {
+            let is_active = pair.first.is_some_and(|seen| seen.record.role.is_active());
+            let served = if is_active { Which::First } else { Which::Second };
+            Ok(Found { served, is_followed: true })
+        }
+        Next::Served(Service::Both { .. }) | Next::Resume => {
+            Err(Error::new(ErrorKind::Conflict, "somebody else changes the migration"))
+        }
+        Next::Refused(refusal) => Err(refusal.error()),
+    }
+}
+
+/// Has a database go on without the other side of its migration, since an operator says that the other one is
+/// down and will not be written: from then on its epoch supersedes the other one's.
+///
+/// # Errors
+/// `Restricted` for one that is complete without its other side, or never was, and if the witness granted the
+/// other one; those of asking it, and of any write.
+pub async fn go_on_alone(survivor: Arc<dyn Backend>, witness: Option<&dyn Witness>) -> Result<()> {
+    let side = Side::closed(survivor);
+    let mover = Mover::new(side.clone(), side, MoveOptions::default());
+    if let Some(witness) = witness {
+        // Its register has to know, or it would grant the epoch to the other one.
+        mover.ask(witness, Which::First).await?;
+    }
+    mover.go_on(Which::First, Grounds::Operator).await
+}
+
+/// Refuses to send anything to a side that has a commit which the authority lacks: one of them was put back
+/// to an earlier state, and written since.
+///
+/// # Errors
+/// Why the two are no longer one network.
+async fn require_follower(authority: &Side, follower: &Head) -> Result<()> {
+    let backend = authority.backend()?;
+    let head = backend.head().await?;
+    let (ours, theirs) = (Seen::of(&head).place, Seen::of(follower).place);
+    let forked = |ours| Err(Refusal::Forked(ours, theirs).error());
+    match ours.position.cmp(&theirs.position) {
+        cmp::Ordering::Equal if ours == theirs => return Ok(()),
+        cmp::Ordering::Equal | cmp::Ordering::Less => return forked(ours),
+        cmp::Ordering::Greater => {}
+    }
+    let is_begin = head.membership.is_some_and(|it| copy::begin_id(&it) == theirs.commit);
+    // Of the position at which it was copied, or at which the other side took over, there is none.
+    let Some(row) = feed::row_at(backend.as_ref(), theirs.position).await? else { return Ok(()) };
+    match (row.commit, row.serial) == (theirs.commit, theirs.serial) || is_begin {
+        true => Ok(()),
+        false => forked(Place { position: row.position, commit: row.commit, ..ours }),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::position::Epoch;
 /// What a database is to its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Nothing: it is empty, or has what a migration left that was given up.
+    /// Nothing: it is empty, or has what an aborted migration left.
     None,
     /// Is filled as a copy, and not complete.
     Filling,

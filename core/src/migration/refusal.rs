@@ -12,11 +12,11 @@ pub enum Refusal {
     Strangers(Seen, Seen),
     /// Both were written, each without the other.
     Diverged(Seen, Seen),
-    /// Both have a commit at one position, and not the same one.
+    /// One has a commit that the other one should have, and has not.
     Forked(Place, Place),
     /// The other side has to be seen before this one may be written.
     NeedsOther(Seen),
-    /// It is no store by itself.
+    /// It cannot be opened as a store by itself.
     NoStore(Seen),
     /// The step is not for this pair.
     NotNow(Seen, Seen),
@@ -62,8 +62,8 @@ impl Refusal {
             .with("position", a.place.position)
             .with("other_position", b.place.position),
             Self::Forked(a, b) => Error::corrupt(
-                "the two databases have different commits at one position; keep both files, compare what \
-                 each has, and discard one",
+                "the two databases have different histories: one was put back to an earlier state, or written \
+                 elsewhere; keep both files, compare what each has, and discard one",
             )
             .with("position", a.position)
             .with("commit", a.commit)

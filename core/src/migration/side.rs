@@ -99,14 +99,18 @@ impl Side {
         backend.confirm().await
     }
 
-    /// At most `limit` acknowledged commits after a position.
-    pub(super) async fn entries(&self, after: Position, limit: usize) -> Result<Vec<LogEntry>> {
+    /// Acknowledged commits after a position, at most so many and of about so many bytes.
+    pub(super) async fn entries(
+        &self,
+        after: Position,
+        limits: (usize, u64),
+    ) -> Result<Vec<LogEntry>> {
         let backend = self.backend()?;
         let last = match self.store()? {
             Some(store) => store.view().position(),
             None => backend.head().await?.position,
         };
-        feed::read(backend.as_ref(), after, last, limit).await
+        feed::read_bytes(backend.as_ref(), after, last, limits).await
     }
 
     /// Says that the other side has taken everything up to a position.

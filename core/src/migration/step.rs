@@ -73,11 +73,11 @@ impl Seen {
         self.record.membership.is_some_and(|membership| membership.peer == other.side)
     }
 
-    fn is_target(&self) -> bool {
+    pub(super) fn is_target(&self) -> bool {
         self.record.membership.is_some_and(|membership| membership.part == Part::Target)
     }
 
-    fn is_blank(&self) -> bool {
+    pub(super) fn is_blank(&self) -> bool {
         self.role() == Role::None
             && !self.is_of_migration()
             && self.place.position == Position::ZERO
@@ -111,6 +111,8 @@ pub enum Event {
     Resume,
     /// An empty side is to become a copy of the other.
     Start(MigrationId),
+    /// An empty side is to become a copy in place of the one that was lost.
+    Refill,
     /// The copy is complete.
     Filled,
     /// What is answered is to be on both sides.
@@ -123,7 +125,7 @@ pub enum Event {
     Undo,
     /// The side that follows is given up, for good.
     Complete,
-    /// The target is given up.
+    /// The migration is aborted.
     Abort,
     /// The other side is lost, and this one is to go on without it.
     Lost(Grounds),
@@ -198,7 +200,7 @@ pub enum Step {
     Refuse(Refusal),
 }
 
-/// The next step towards what is wanted. A step that was broken off is found again by its records.
+/// The next step towards what is wanted. A step that was interrupted is found again by its records.
 #[must_use]
 pub fn step(pair: &Pair, event: Event) -> Step {
     match (pair.first, pair.second) {
@@ -227,14 +229,24 @@ fn serve(authority: Which) -> Step {
 fn one(a: Side, event: Event) -> Step {
     let (which, seen) = a;
     match (seen.role(), event) {
-        (Role::ActiveSync | Role::PassiveSync, Event::Lost(grounds)) => {
+        (role, Event::Lost(grounds)) => {
             let next = seen.record.epoch.next();
-            if matches!(grounds, Grounds::Granted(epoch) if epoch != next) {
-                return Step::Refuse(Refusal::NoGrounds(seen));
+            let may = match (role, grounds) {
+                (Role::ActiveSync | Role::PassiveSync, Grounds::Granted(epoch)) => epoch == next,
+                (Role::ActiveSync | Role::PassiveSync, Grounds::InSync) => true,
+                // What a follower lacks the operator was told of.
+                (role, Grounds::Operator) => {
+                    matches!(role, Role::ActiveSync | Role::PassiveSync | Role::PassiveAsync)
+                }
+                _ => false,
+            };
+            match may {
+                true => {
+                    Step::Write(vec![write(a, seen.record.from_epoch(next, Role::ActiveAlone))])
+                }
+                false => Step::Refuse(Refusal::NoGrounds(seen)),
             }
-            Step::Write(vec![write(a, seen.record.from_epoch(next, Role::ActiveAlone))])
         }
-        (_, Event::Lost(_)) => Step::Refuse(Refusal::NoGrounds(seen)),
         (Role::ActiveAlone | Role::ActiveAsync, Event::Abort) if seen.is_of_migration() => {
             match seen.is_target() {
                 true => Step::Refuse(Refusal::NoWayBack),
@@ -282,12 +294,13 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
         // The source or the target alone.
         (Role::ActiveAlone, Role::None | Role::Retired) => match event {
             Event::Start(migration) if !sa.is_of_migration() => start(a, b, migration),
+            Event::Refill if sa.is_of_migration() => refill(a, b),
             Event::Abort if sa.is_of_migration() && !sa.is_target() => Step::Write(vec![release()]),
             Event::Complete if sa.is_target() => Step::Write(vec![release()]),
             Event::Resume => serve(wa),
             _ => not_now(),
         },
-        // Given up, and the target does not know it yet.
+        // Aborted, and the target does not know it yet.
         (
             Role::ActiveAlone,
             Role::Filling
@@ -312,7 +325,7 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
         (Role::ActiveAlone, Role::Filling) if wed && same => {
             Step::Write(vec![role(a, Role::ActiveAsync)])
         }
-        // The start was cut.
+        // The start was interrupted.
         (Role::ActiveAsync, Role::None) if sa.names(&sb) => match event {
             Event::Abort if !sa.is_target() => Step::Write(vec![release()]),
             _ if sb.is_blank() => Step::Write(vec![filling(a, b)]),
@@ -329,11 +342,15 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
             Event::Tighten => level(a, b, Ahead::OfFollower).unwrap_or_else(|| {
                 Step::Write(vec![role(a, Role::ActiveSync), role(b, Role::PassiveSync)])
             }),
-            Event::HandOver => Step::Write(vec![role(a, Role::Fenced)]),
+            // What it lacks it is sent after the fence.
+            Event::HandOver => match level(a, b, Ahead::OfFollower) {
+                Some(Step::Refuse(refusal)) => Step::Refuse(refusal),
+                _ => Step::Write(vec![role(a, Role::Fenced)]),
+            },
             Event::Resume => serve(wa),
             _ => not_now(),
         },
-        // Tightening or loosening was cut: tightened, unless it is to be loosened.
+        // Tightening or loosening was interrupted: tightened, unless it is to be loosened.
         (Role::ActiveSync, Role::PassiveAsync) if wed && same => match event {
             Event::Loosen if sb.place.position <= sa.place.position => {
                 Step::Write(vec![role(a, Role::ActiveAsync)])
@@ -396,6 +413,18 @@ fn start(a: Side, b: Side, migration: MigrationId) -> Step {
     Step::Write(vec![write(a, active), filling(begun, b)])
 }
 
+/// The part in the migration stays; the peer is another database.
+fn refill(a: Side, b: Side) -> Step {
+    let (sa, sb) = (a.1, b.1);
+    if !sb.is_blank() {
+        return Step::Refuse(Refusal::NotEmpty(sb));
+    }
+    let membership = sa.record.membership.map(|it| Membership { peer: sb.side, ..it });
+    let active = Record { role: Role::ActiveAsync, membership, ..sa.record };
+    let begun = (a.0, Seen { record: active, ..sa });
+    Step::Write(vec![write(a, active), filling(begun, b)])
+}
+
 /// Has an empty side become a copy of the one that names it.
 fn filling(a: Side, b: Side) -> Write {
     let of_peer = |it: Membership| Membership { peer: a.1.side, part: it.part.other(), ..it };
@@ -403,7 +432,7 @@ fn filling(a: Side, b: Side) -> Write {
     write(b, Record { epoch: a.1.record.epoch, role: Role::Filling, membership })
 }
 
-/// The authority first: the other way round it would look like a start that was cut.
+/// The authority first: the other way round it would look like a start that was interrupted.
 fn abort(a: Side, b: Side) -> Step {
     if a.1.is_target() {
         return Step::Refuse(Refusal::NoWayBack);

@@ -121,6 +121,12 @@ fn heads_that_differ_are_brought_to_one_place_or_refused() {
         let sides = (seen(Part::Source, source, commits.0), seen(Part::Target, target, commits.1));
         assert_eq!(told(sides.0, sides.1, Event::Resume), next, "{source:?} {target:?}");
     }
+    // A follower that has more, or something else, is handed nothing over.
+    for (commits, next) in [(4, "S fenced 1"), (5, "S fenced 1"), (6, "corrupt")] {
+        let source = seen(Part::Source, (ActiveAsync, 1), 5);
+        let target = seen(Part::Target, (PassiveAsync, 1), commits);
+        assert_eq!(told(source, target, Event::HandOver), next, "{commits}");
+    }
     let source = seen(Part::Source, (ActiveSync, 1), 5);
     let target = seen(Part::Target, (PassiveSync, 1), 5);
     let place = Place { commit: CommitId::from_bytes([9; 16]), ..target.place };

@@ -207,12 +207,13 @@ impl StoreHandle {
     pub(crate) fn info_of(&self, view: &View) -> StoreInfo {
         let counters = &self.core.shared.counters;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let head = self.core.head();
         StoreInfo {
             backend: self.core.backend.info(),
-            store: self.core.head.store,
-            side: self.core.head.side,
-            lineage: self.core.head.lineage,
-            epoch: self.core.head.epoch,
+            store: head.store,
+            side: head.side,
+            lineage: head.lineage,
+            epoch: head.epoch,
             position: view.position(),
             serial: view.serial(),
             dirty_rows: read(&counters.dirty_rows),

@@ -185,6 +185,7 @@ async fn start(
     let dirty = loaded.found.checkpointer.backlog.len() as u64;
     counters.dirty_rows.store(dirty, Ordering::Relaxed);
     let shared = Arc::new(Shared {
+        head: arc_swap::ArcSwap::from_pointee(head),
         published: arc_swap::ArcSwap::from_pointee(Published::new(
             loaded.state,
             loaded.audit,
@@ -209,7 +210,6 @@ async fn start(
         backend.clone(),
         shared.clone(),
         options.clock.clone(),
-        head.epoch,
         options.attestations.clone().filter(|_| !options.read_only),
     ));
     attester.require_keys()?;
@@ -223,7 +223,6 @@ async fn start(
     let by_itself = attester.clone();
     let core = Arc::new(Core {
         backend,
-        head,
         shared,
         attester,
         imported_hashes: ImportedHashes::new(options.writer.queue_timeout),

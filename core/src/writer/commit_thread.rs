@@ -12,6 +12,7 @@ type Job = Box<dyn FnOnce(&Runtime) + Send>;
 
 /// Stores commits, and frees the states that they replaced, in order. The thread ends when this is
 /// dropped.
+#[derive(Debug)]
 pub(crate) struct CommitThread(mpsc::Sender<Job>);
 
 impl CommitThread {
@@ -30,7 +31,7 @@ impl CommitThread {
     }
 
     /// Does the job after those before it.
-    pub(super) fn run(&self, job: impl FnOnce(&Runtime) + Send + 'static) {
+    pub(crate) fn run(&self, job: impl FnOnce(&Runtime) + Send + 'static) {
         // Fails only if the thread is gone; then the job, and with it its channel, is dropped.
         let _ = self.0.send(Box::new(job));
     }

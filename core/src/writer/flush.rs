@@ -35,9 +35,12 @@ impl Writer {
         let mut commit =
             Commit { rows: slice.rows, checkpoint, purge_before, ..self.next_commit() };
         let removed = self.consumers.remove_taken(&mut commit);
-        let sent_at = self.elapsed();
+        let (sent_at, sent_to) = (self.elapsed(), self.identity);
         if let Err(error) = self.store(&commit).await {
-            self.checkpointer.backlog.put_back(&commit.rows, slice.advance);
+            // Another database has every row in its tables, some of them newer.
+            if sent_to == self.identity {
+                self.checkpointer.backlog.put_back(&commit.rows, slice.advance);
+            }
             return match error.kind() {
                 ErrorKind::Conflict => self.catch_up_after_conflict().await,
                 _ => Err(error),

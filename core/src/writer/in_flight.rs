@@ -18,7 +18,7 @@ use tracing::Span;
 use super::batch::{Batch, Callers, SealedBatch};
 use super::observing::{Stored, Timing, store};
 use super::outcome::unconfirmed;
-use super::{ATTEMPTS, CommitThread, Request, Writer, outrun, weight};
+use super::{ATTEMPTS, CommitThread, Identity, Request, Writer, outrun, weight};
 use crate::backend::{Backend, Commit};
 use crate::block::{ClosedBlock, RowChange, Serial};
 use crate::checkpoint::{Advance, FlushSlice, UnflushedAudit};
@@ -48,6 +48,8 @@ pub(super) struct InFlight {
     /// What it changes of the consumers.
     entered: Entered,
     storing: Storing,
+    /// The database that it was sent to.
+    sent_to: Identity,
     /// When it was sent: it was the newest one when it was stored, which is later.
     sent_at: Duration,
     /// Of the batch, and of its commit.
@@ -149,6 +151,19 @@ impl InFlight {
             let outcome = outcome.await.unwrap_or_else(|_| Err(panicked()).into());
             self.storing = Storing::Ended(outcome);
         }
+    }
+
+    /// What is flushed is no longer its business.
+    fn leave_flushing(&mut self) {
+        let commit = Commit {
+            rows: Vec::new(),
+            checkpoint: None,
+            purge_before: None,
+            ..Commit::clone(&self.commit)
+        };
+        self.commit = Arc::new(commit);
+        (self.flushed, self.advance, self.unflushed) = (0..0, None, Unflushed::default());
+        self.block = None;
     }
 
     /// Begins to store it on the commit thread.
@@ -312,7 +327,12 @@ impl Writer {
         };
         in_flight.timing.stored(&stored);
         self.tell_commit(&stored, &in_flight.commit, (in_flight.len(), in_flight.points));
-        let error = match self.settle(&in_flight.commit, stored.outcome).await {
+        let settled = self.settle(&in_flight.commit, stored.outcome).await;
+        if in_flight.sent_to != self.identity {
+            // Another database goes on, and has every row in its tables.
+            in_flight.leave_flushing();
+        }
+        let error = match settled {
             Ok(()) => {
                 self.conflicts = 0;
                 self.turns.won();
@@ -466,6 +486,7 @@ impl Writer {
             advance,
             entered,
             storing: Storing::Ended(Ok(()).into()),
+            sent_to: self.identity,
             sent_at: self.elapsed(),
             _batch_span: batch_span,
             span,

@@ -1,5 +1,6 @@
 //! Requests that are no commands. They are served while no batch is open and nothing is in flight.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::in_flight::uninterrupted;
@@ -39,6 +40,7 @@ impl Writer {
             Request::Record(change, following, answer) => {
                 answer.send(self.change_record(&change, &following).await);
             }
+            Request::Move(moving, answer) => answer.send(self.move_network(moving).await),
             Request::Submit(..) | Request::Append(..) | Request::Follow(..) => {}
         }
     }
@@ -145,7 +147,9 @@ impl Writer {
                 if self.moving.is_none() {
                     self.epoch = change.after.epoch;
                 }
-                return self.backend.head().await;
+                let head = self.backend.head().await?;
+                self.shared.head.store(Arc::new(head));
+                return Ok(head);
             }
             // Either another process committed first, or the record is another one, which stays so.
             self.backend.head().await?.require_record(&change.before)?;
@@ -238,7 +242,7 @@ impl Writer {
             return Err(read_only());
         }
         self.refresh().await?;
-        self.fenced.clone().map_or(Ok(()), Err)
+        self.refusal().map_or(Ok(()), Err)
     }
 
     /// Stores a commit without a block. Tells whether it was stored; if another process was first, the

@@ -28,7 +28,8 @@
 //! - [`outcome`]: how a commit ended. After an error that leaves this open the writer is *poisoned*: it
 //!   accepts nothing until it has reopened the backend and compared.
 //! - [`event_loop`]: the queue, and what is done when. [`flush`]: commits that only flush.
-//!   [`turns`]: what is done where others keep writing, too. [`maintenance`]: requests that are no commands. [`upkeep`]: what the backend does by itself.
+//!   [`turns`]: what is done where others keep writing, too. [`maintenance`]: requests that are no commands. [`moving`]: to another
+//!   database. [`upkeep`]: what the backend does by itself.
 //!   [`observing`]: what is told of all that. [`shutdown`]: how it ends.
 
 mod batch;
@@ -37,6 +38,7 @@ mod event_loop;
 mod flush;
 mod in_flight;
 mod maintenance;
+mod moving;
 mod observing;
 mod outcome;
 mod request;
@@ -49,6 +51,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use crate::backend::{Backend, BackendInfo, Commit, Head};
 use crate::block::{Serial, Sizes};
 use crate::checkpoint::Checkpointer;
@@ -59,6 +63,7 @@ use crate::error::{Error, ErrorKind};
 use crate::health::Vital;
 use crate::log::consumers::Consumers;
 use crate::log::hold::Holds;
+use crate::migration::Seat;
 use crate::observe::spans::Database;
 use crate::observe::{CountsCache, Event, KeptViews, Reads, Recorder, Watchers, system_name};
 use crate::options::{Materialize, StoreOptions, WriterOptions};
@@ -71,7 +76,9 @@ use batch::Batch;
 pub(crate) use commit_thread::CommitThread;
 use in_flight::InFlight;
 pub use request::Committed;
-pub(crate) use request::{Answer, ConsumerChange, Following, Origin, Request, SeriesRows, weight};
+pub(crate) use request::{
+    Answer, ConsumerChange, Following, Moving, Origin, Request, SeriesRows, weight,
+};
 pub(crate) use shutdown::{Closing, End};
 use turns::Turns;
 use upkeep::Upkeep;
@@ -131,6 +138,8 @@ pub(crate) struct Progress {
 /// What readers and callers share with the writer.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Where the store stood when it was opened, or moved to another database.
+    pub(crate) head: arc_swap::ArcSwap<Head>,
     pub(crate) published: arc_swap::ArcSwap<Published>,
     pub(crate) progress: tokio::sync::watch::Sender<Progress>,
     /// The serial of the last block that the backend was given; its rows may be readable before its
@@ -174,6 +183,10 @@ pub(crate) struct Writer {
     fenced: Option<Error>,
     /// Why nothing is written for now: the network is moving to another database.
     moving: Option<Error>,
+    /// What moves the network and hangs.
+    under_way: Option<oneshot::Receiver<moving::Ended>>,
+    /// Where the backend is put that the network moves to, if it may.
+    seat: Option<Arc<Seat>>,
     /// Why the store ends, though nobody closed it.
     stopped: Option<Error>,
     /// Set by a commit of unknown outcome, or one that was not confirmed: nothing is accepted until the
@@ -243,6 +256,8 @@ impl Writer {
             epoch: found.head.epoch,
             fenced: None,
             moving: None,
+            under_way: None,
+            seat: options.seat.clone(),
             stopped: None,
             poisoned: false,
             waiting: VecDeque::new(),

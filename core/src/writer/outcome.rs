@@ -18,6 +18,7 @@ use crate::log::chain::{Chain, read_chain};
 use crate::log::consumers::Consumers;
 use crate::log::feed;
 use crate::log::replay::replay;
+use crate::migration::Role;
 use crate::observe::{Event, spans};
 use crate::options::Materialize;
 use crate::position::Position;
@@ -65,7 +66,8 @@ impl Writer {
         if *error.kind() == ErrorKind::OutcomeUnknown {
             self.record(&Event::UnknownOutcome);
         }
-        let head = match self.backend.reopen().await {
+        let epoch = self.epoch;
+        let head = match self.reopen_backend().await {
             Ok(head) => head,
             Err(reopening) => {
                 tracing::error!(error = %reopening, "the backend cannot be reopened");
@@ -75,6 +77,15 @@ impl Writer {
         self.check_head(&head)?;
         if head.position > commit.expected {
             return self.resolve_by_id(commit, &head, error).await;
+        }
+        if self.epoch != epoch {
+            // Only the database that was lost may have it, and that is superseded.
+            self.poison(false);
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "one of two databases was lost before the other one had the commit, which is not stored",
+            )
+            .because(error.to_string()));
         }
         if *error.kind() != ErrorKind::OutcomeUnknown {
             self.poison(false);
@@ -184,7 +195,7 @@ impl Writer {
 
     /// Reopens the backend and catches up with it.
     pub(super) async fn reopen(&mut self) -> Result<()> {
-        let head = self.backend.reopen().await?;
+        let head = self.reopen_backend().await?;
         self.check_head(&head)?;
         self.confirm().await?;
         if head.position > self.state().position() {
@@ -212,7 +223,11 @@ impl Writer {
     /// The backend must be the one that was opened, and not have less than what callers were told is
     /// durable.
     fn check_head(&self, head: &Head) -> Result<()> {
-        head.require_served(self.read_only)?;
+        // Where both sides are in step this process has seen the other one.
+        let is_in_step = self.seat.as_ref().is_some_and(|seat| seat.mirror().is_some());
+        if !is_in_step || head.record().role != Role::ActiveSync {
+            head.require_served(self.read_only)?;
+        }
         if Identity::of(head) != self.identity {
             return Err(Error::corrupt(
                 "the backend holds another store, or another history of it, than the one that was \
@@ -320,9 +335,11 @@ impl Writer {
         read_chain(self.backend.as_ref(), chain, |encoded| {
             let changes = replay(&mut state, &encoded)?;
             self.shared.digests.mark(encoded.serial, &changes.rows);
-            audit.extend(changes.audit.iter().cloned());
-            let rows = changes.audit.iter();
-            let rows = rows.map(|entry| RowChange::put(ChangeKind::Created, entry.as_ref()));
+            // Queries merge what is not in the table.
+            let is_in_table = encoded.serial <= head.checkpoint;
+            let unflushed = changes.audit.iter().filter(|_| !is_in_table);
+            audit.extend(unflushed.clone().cloned());
+            let rows = unflushed.map(|entry| RowChange::put(ChangeKind::Created, entry.as_ref()));
             let block = (encoded.serial, encoded.bytes.len() as u64);
             let retain = self.options.retain_block_bytes;
             self.checkpointer.add_block(block, changes.rows, rows.collect(), retain);

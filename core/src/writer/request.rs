@@ -12,6 +12,7 @@ use crate::command::Submission;
 use crate::domain::{ConsumerName, WriterId};
 use crate::error::{Error, Result};
 use crate::log::feed::Consumer;
+use crate::migration::MoveOptions;
 use crate::position::Position;
 use crate::state::Reply;
 
@@ -96,6 +97,8 @@ pub(crate) enum Request {
     Consumers(ConsumerChange, Answer<Option<Consumer>>),
     /// Say something else of the database's part in its network.
     Record(RecordChange, Following, Answer<Head>),
+    /// Move the network to the database beside the store's own, or leave that one.
+    Move(Moving, Answer<Duration>),
 }
 
 /// What comes with another record: whether a consumer follows from then on.
@@ -105,6 +108,33 @@ pub(crate) enum Following {
     /// From this commit on, and blocks that are kept now stay, too; with so many bytes kept at most.
     Begins(ConsumerName, u64),
     Ends(ConsumerName),
+}
+
+/// What is done with both databases while nobody is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moving {
+    /// Serve from the other one.
+    HandOver(MoveOptions),
+    /// Leave the other one, for good.
+    Complete(MoveOptions),
+    /// Have every answer mean that both have it.
+    Tighten(MoveOptions),
+    /// Have it mean that the one which is served has it.
+    Loosen(MoveOptions),
+    /// End what was interrupted.
+    Settle(MoveOptions),
+}
+
+impl Moving {
+    pub(super) fn options(self) -> MoveOptions {
+        match self {
+            Self::HandOver(options)
+            | Self::Complete(options)
+            | Self::Tighten(options)
+            | Self::Loosen(options)
+            | Self::Settle(options) => options,
+        }
+    }
 }
 
 /// A change of who follows the log.
@@ -128,6 +158,7 @@ impl Request {
             Self::Checkpoint(answer) => answer.send(Err(error.clone())),
             Self::Consumers(_, answer) => answer.send(Err(error.clone())),
             Self::Record(_, _, answer) => answer.send(Err(error.clone())),
+            Self::Move(_, answer) => answer.send(Err(error.clone())),
             Self::Append(_, answer)
             | Self::Replace(_, _, answer)
             | Self::Refresh(answer)

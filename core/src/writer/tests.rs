@@ -170,7 +170,9 @@ impl Bench {
 
     async fn on(backend: Permitting) -> Self {
         let backend = Arc::new(backend);
+        let head = Head::genesis(StoreId::from_bytes([1; 16]), Schema::current());
         let shared = Arc::new(Shared {
+            head: arc_swap::ArcSwap::from_pointee(head),
             published: arc_swap::ArcSwap::from_pointee(Published::new(
                 State::default(),
                 UnflushedAudit::default(),
@@ -186,7 +188,6 @@ impl Bench {
             observed: Observed::default(),
         });
         let backlog = FlushBacklog::default();
-        let head = genesis();
         let checkpointer = Checkpointer::new(backlog, Retained::new(head.oldest_block), &head);
         let commit_thread = CommitThread::start(crate::threads::Waits::Timers).await.unwrap();
         let options = StoreOptions::default();

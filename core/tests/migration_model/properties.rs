@@ -22,7 +22,7 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         }),
         Property::always(NO_FORK, |_, state: &State| has_one_history(state)),
         Property::always(NO_DEAD_END, |_, state: &State| ends_in_service(state.clone())),
-        // That the rest is not true of nothing.
+        // What has to be reachable, or the properties above would hold of too little.
         Property::sometimes("handed over, and answered there", |_, state: &State| {
             let target = state.database(Which::Second);
             target.record.role == Role::ActiveSync && !target.log.is_empty() && state.answered != 0

@@ -21,8 +21,6 @@ pub(super) struct Key {
     /// What holds while there is no value and no default.
     pub(super) unset: &'static str,
     pub(super) place: Place,
-    /// Set if further values are planned: why they are refused today.
-    pub(super) not_yet: Option<&'static str>,
     pub(super) access: Access,
 }
 
@@ -61,7 +59,7 @@ impl Key {
     const fn field(path: &'static str, kind: Kind, help: &'static str, get: Get, set: Set) -> Self {
         let access = Access::Field { get, set, derive: |_| None };
         let place = Place::Everywhere;
-        Self { path, kind, help, unset: "", place, not_yet: None, access }
+        Self { path, kind, help, unset: "", place, access }
     }
 
     const fn store(
@@ -73,7 +71,7 @@ impl Key {
     ) -> Self {
         let access = Access::Store { get, set, derive: |_| None };
         let place = Place::Everywhere;
-        Self { path, kind, help, unset: "", place, not_yet: None, access }
+        Self { path, kind, help, unset: "", place, access }
     }
 
     const fn switch(
@@ -83,7 +81,7 @@ impl Key {
         unset: &'static str,
     ) -> Self {
         let place = Place::Everywhere;
-        Self { path, kind, help, unset, place, not_yet: None, access: Access::Switch }
+        Self { path, kind, help, unset, place, access: Access::Switch }
     }
 
     const fn unless_set(mut self, unset: &'static str) -> Self {
@@ -107,11 +105,6 @@ impl Key {
 
     const fn only(mut self, place: Place) -> Self {
         self.place = place;
-        self
-    }
-
-    const fn others_later(mut self, explanation: &'static str) -> Self {
-        self.not_yet = Some(explanation);
         self
     }
 
@@ -550,21 +543,61 @@ pub(super) static KEYS: &[Key] = &[
     Key::field(
         "migration.stage",
         Kind::Choice(MigrationStage::NAMES),
-        "How far a move between two stores has come.",
+        "How far commands may take a move between two stores; nothing moves by itself.",
         |c| Some(Value::text(c.migration.stage)),
         |c, v| MigrationStage::from_name(v.as_text()?).map(|stage| c.migration.stage = stage),
-    )
-    .others_later(
-        "this version cannot move a live store yet: leave migration.stage at \"none\"",
     ),
     Key::field(
         "migration.target",
         Kind::StoreName,
-        "The store that a move leads to; must be left out for now.",
+        "The store that a move leads to. Both are opened from then on, and their records say which one is served.",
         |c| c.migration.target.clone().map(Value::Text),
         |c, v| v.into_text().map(|name| c.migration.target = Some(name)),
     )
     .unless_set("none"),
+    Key::field(
+        "migration.max_stall_ms",
+        integer(1, 60_000),
+        "How long nobody may be served while a move hands the network over, in milliseconds; what takes longer is taken back.",
+        |c| Some(Value::Integer(c.migration.max_stall_ms)),
+        |c, v| v.integer().map(|n| c.migration.max_stall_ms = n),
+    ),
+    Key::field(
+        "migration.synchronous",
+        Kind::Boolean,
+        "Whether an answer means that both stores have it, once the copy is complete: each write takes as long as the slower one, and one that is lost is gone on without.",
+        |c| Some(Value::Boolean(c.migration.synchronous)),
+        |c, v| v.boolean().map(|synchronous| c.migration.synchronous = synchronous),
+    ),
+    Key::field(
+        "migration.mirror_timeout_ms",
+        integer(1, 600_000),
+        "How long callers wait, where both stores have to answer, for one that does not, in milliseconds; then the outcome of their write is unknown.",
+        |c| Some(Value::Integer(c.migration.mirror_timeout_ms)),
+        |c, v| v.integer().map(|n| c.migration.mirror_timeout_ms = n),
+    ),
+    Key::field(
+        "migration.witness_command",
+        Kind::Path,
+        "A program outside of both stores that is asked before one of them goes on without the other: with the network, the epoch and the side, it ends with 0 if it grants this side the epoch, and with 1 if another side has it.",
+        |c| c.migration.witness_command.clone().map(Value::Path),
+        |c, v| v.into_path().map(|path| c.migration.witness_command = Some(path)),
+    )
+    .unless_set("none: the process that holds both stores decides"),
+    Key::field(
+        "migration.max_kept_mib",
+        integer(1, 1_048_576),
+        "How much the store that is served keeps for the other one at most, in MiB; beyond it the other one has to be copied anew.",
+        |c| Some(Value::Integer(c.migration.max_kept_mib)),
+        |c, v| v.integer().map(|n| c.migration.max_kept_mib = n),
+    ),
+    Key::field(
+        "migration.copy_share",
+        integer(1, 100),
+        "How many of a hundred parts of time are used for copying; the rest is for those who write meanwhile.",
+        |c| Some(Value::Integer(c.migration.copy_share)),
+        |c, v| v.integer().map(|n| c.migration.copy_share = n),
+    ),
     Key::field(
         "writer.queue_capacity",
         integer(1, 1_000_000),

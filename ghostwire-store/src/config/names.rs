@@ -150,10 +150,16 @@ named_enum! {
 }
 
 named_enum! {
-    /// How far a move between two stores has come.
+    /// How far a move between two stores may go.
     MigrationStage {
-        /// No move is under way.
+        /// None may begin.
         None = "none",
+        /// The target follows the source, which is served.
+        Mirror = "mirror",
+        /// The target is served, and the source follows: there is a way back.
+        TargetReads = "target-reads",
+        /// The source may be left for good.
+        TargetOnly = "target-only",
     }
 }
 

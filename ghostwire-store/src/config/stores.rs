@@ -16,7 +16,7 @@ use super::names::BackendKind;
 use super::names::Role;
 use super::origin::Origin;
 use super::source::Node;
-use super::types::{Config, DEFAULT_STORE, NamedStore, Roles};
+use super::types::{BackendChoice, Config, DEFAULT_STORE, Migration, NamedStore, Roles};
 use super::value::{self, Kind, Value};
 
 /// The key without which a store beside others does not exist.
@@ -275,6 +275,8 @@ impl Config {
             secret_key_file,
             other_stores: stores,
             roles: Roles::default(),
+            // What moves is the store that the configuration chose.
+            migration: Migration { target: None, ..self.migration.clone() },
             ..self.clone()
         })
     }
@@ -354,12 +356,26 @@ impl Config {
         let Some(target) = &self.migration.target else { return Ok(()) };
         let key = "migration.target";
         let origin = known(key, target)?;
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "this version cannot move a live store yet: leave migration.target out",
-        )
-        .with("key", key)
-        .with("value", target)
-        .with("source", origin))
+        if *target == self.store {
+            return Err(Error::invalid(
+                "a move leads from the store that is opened to another one",
+            )
+            .with("key", key)
+            .with("value", target)
+            .with("source", origin));
+        }
+        let shared = |kind| matches!(kind, BackendKind::Postgres | BackendKind::Memory);
+        let kinds = [Some(&self.backend), stores.get(target).map(|store| &store.backend)];
+        match kinds.into_iter().flatten().map(BackendChoice::kind).find(|kind| shared(*kind)) {
+            None => Ok(()),
+            Some(kind) => Err(Error::new(
+                ErrorKind::Unsupported,
+                "this version moves a live store between local files only; export and import it",
+            )
+            .with("key", key)
+            .with("value", target)
+            .with("backend", kind)
+            .with("source", origin)),
+        }
     }
 }

@@ -357,15 +357,36 @@ pub struct Roles {
 /// A move between stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migration {
-    /// How far it has come.
+    /// How far it may go.
     pub stage: MigrationStage,
-    /// The name of the store that it leads to; refused in this release.
+    /// The name of the store that it leads to.
     pub target: Option<String>,
+    /// How long nobody may be served while the network is handed over.
+    pub max_stall_ms: u64,
+    /// Whether an answer means that both stores have it, once the copy is complete.
+    pub synchronous: bool,
+    /// How long callers wait then for a store that does not answer.
+    pub mirror_timeout_ms: u64,
+    /// The program that grants an epoch to one of both stores.
+    pub witness_command: Option<PathBuf>,
+    /// How much the store that is served keeps for the other one at most.
+    pub max_kept_mib: u64,
+    /// Of a hundred parts of time so many are used for copying.
+    pub copy_share: u64,
 }
 
 impl Default for Migration {
     fn default() -> Self {
-        Self { stage: MigrationStage::None, target: None }
+        Self {
+            stage: MigrationStage::TargetOnly,
+            target: None,
+            max_stall_ms: 50,
+            synchronous: false,
+            mirror_timeout_ms: 5000,
+            witness_command: None,
+            max_kept_mib: 1024,
+            copy_share: 50,
+        }
     }
 }
 

@@ -338,10 +338,7 @@ pub(super) fn refused(
         }
         Refusal::Type => Error::invalid("the value has the wrong type").with("found", found.what()),
         Refusal::Range => Error::invalid("the value is out of range"),
-        Refusal::NotAChoice => match key.not_yet {
-            Some(explanation) => Error::new(ErrorKind::Unsupported, explanation),
-            None => Error::invalid("the value is not one of those known"),
-        },
+        Refusal::NotAChoice => Error::invalid("the value is not one of those known"),
         Refusal::Malformed => Error::invalid("the value is malformed"),
         Refusal::Remote => Error::new(
             ErrorKind::Unsupported,

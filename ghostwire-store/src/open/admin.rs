@@ -10,6 +10,7 @@ use ghostwire_store_core::store::Companion;
 
 use super::Opener;
 use crate::config::{Config, SocketMode};
+use crate::migration::Migrations;
 
 /// Whether the socket is served, and what the program says on it.
 #[derive(Clone)]
@@ -53,11 +54,15 @@ impl Opener<'_> {
         &self,
         socket: &AdminSocket,
         store: Arc<dyn Store>,
-        backend: Arc<dyn Backend>,
+        (backend, migrations): (Arc<dyn Backend>, Migrations),
     ) -> Result<Arc<dyn Store>> {
         let Some(options) = socket_options(self.config) else { return Ok(store) };
         let hooks = self.admin.hooks.clone();
-        let served = Served { store: store.downgrade(), backend, hooks };
+        let like = migrations.served_path();
+        let migrations: Option<Arc<dyn ghostwire_store_admin::Migrations>> =
+            Some(Arc::new(migrations));
+        let served = Served { store: store.downgrade(), backend, hooks, migrations };
+        let options = SocketOptions { like, ..options };
         let admin = &self.config.admin;
         match socket.serve(served, options).await {
             Ok(()) => Ok(store),
@@ -87,7 +92,6 @@ fn socket_options(config: &Config) -> Option<SocketOptions> {
     Some(SocketOptions {
         group: admin.group.clone(),
         mode: admin.mode.map(mode),
-        like: config.backend.path().map(Into::into),
         max_clients: usize::try_from(admin.max_clients).unwrap_or(usize::MAX),
         ..SocketOptions::new(config.admin_socket_path()?)
     })

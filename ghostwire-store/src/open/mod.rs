@@ -1,10 +1,13 @@
 //! From a configuration to a store.
 
+mod absent;
 #[cfg(all(feature = "admin", unix))]
 mod admin;
+mod anew;
 #[cfg(feature = "zqlite")]
 mod attestations;
 mod key;
+mod moving;
 #[cfg(feature = "zqlite")]
 mod pin;
 mod place;
@@ -12,6 +15,7 @@ mod place;
 mod postgres;
 #[cfg(feature = "zqlite")]
 mod sealed;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +28,7 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::health::LoadProgress;
 use ghostwire_store_core::keys::KeyManager;
 use ghostwire_store_core::layer::Deadlines;
+use ghostwire_store_core::migration::{Occupant, Seat};
 use ghostwire_store_core::observe::Recorder;
 use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, WriterOptions};
 use ghostwire_store_core::schema::Schema;
@@ -32,7 +37,10 @@ use ghostwire_store_core::{Store, store};
 use ghostwire_store_sqlite::{FileKind, StoreFile};
 
 use crate::config::{self, BackendChoice, BackendKind, Config};
+use crate::migration::Migrations;
+pub(crate) use anew::Anew;
 use key::Key;
+pub use moving::Survivor;
 
 /// The identity of a store that is never made.
 #[cfg(any(feature = "zqlite", feature = "libsql"))]
@@ -164,6 +172,15 @@ impl<'c> Opener<'c> {
         self
     }
 
+    pub(crate) fn parts(&self) -> (&Config, Arc<dyn Entropy>) {
+        (self.config, self.entropy.clone())
+    }
+
+    #[cfg(feature = "zqlite")]
+    pub(crate) fn source_of_keys(&self) -> Option<Arc<dyn crate::keys::crypto::root::KeySource>> {
+        self.key_source.clone()
+    }
+
     /// Whether, in a database, only a store that this makes is opened; another is `AlreadyExists`. Not by
     /// default, and of no effect on stores that are files.
     #[must_use]
@@ -244,7 +261,7 @@ impl<'c> Opener<'c> {
     /// `key` is that of the store's credentials, if it is at hand.
     async fn open_beneath(&self, key: Option<&Key>) -> Result<Beneath> {
         self.config.check()?;
-        let made = self.prepare()?;
+        let made = self.prepare(matches!(key, Some(Key::Known(_))))?;
         let mut store = [0; 16];
         self.entropy.fill(&mut store)?;
         let beneath = self.beneath(StoreId::from_bytes(store), key).await?;
@@ -274,7 +291,8 @@ impl<'c> Opener<'c> {
         }
     }
 
-    /// Opens the store. What root makes belongs to the owner of the store or, for a new one, of its
+    /// Opens the store, and where a move to another one is configured, both: their records say which one is
+    /// served, and the other one follows. What root makes belongs to the owner of the store or, for a new one, of its
     /// directory. If a store cannot be made, nothing is left of it.
     ///
     /// # Errors
@@ -282,17 +300,51 @@ impl<'c> Opener<'c> {
     /// store's hash key is not there; `SchemaMismatch`, `Corrupt`; `InvalidArgument` for options out
     /// of range; `Unavailable` if the clock is too far ahead of the last commit.
     pub async fn open(&self) -> Result<Arc<dyn Store>> {
+        self.open_movable().await.map(|(store, _)| store)
+    }
+
+    /// The same, with what moves the store to another one while it is open.
+    ///
+    /// # Errors
+    /// As [`Opener::open`].
+    pub async fn open_movable(&self) -> Result<(Arc<dyn Store>, Migrations)> {
         self.config.check()?;
-        let made = self.prepare()?;
+        match self.other_side()? {
+            Some(target) => self.open_of_two(&target).await,
+            None => self.open_alone(self).await,
+        }
+    }
+
+    /// Opens this store alone, for the configuration of `base`.
+    async fn open_alone(&self, base: &Opener<'_>) -> Result<(Arc<dyn Store>, Migrations)> {
+        let made = self.prepare(false)?;
         let key = self.key_before()?;
         let beneath = self.open_beneath(Some(&key)).await?;
         made.keep();
+        self.open_seated(base, (beneath, key), None, None).await
+    }
+
+    /// Opens a store on what was opened, with the other side of a migration beside it.
+    async fn open_seated(
+        &self,
+        base: &Opener<'_>,
+        (beneath, key): (Beneath, Key),
+        beside: Option<Occupant>,
+        absent: Option<Arc<absent::Absent>>,
+    ) -> Result<(Arc<dyn Store>, Migrations)> {
         let manager = beneath.manager(self.read_only).await;
         let Beneath { backend, hash_keys, .. } = beneath;
-        let opened = self.open_on(backend.clone(), key, (hash_keys, manager)).await;
+        let materialize = materialize(&self.config.backend);
+        let occupant = Occupant { backend, keys: manager, materialize };
+        let seat = Seat::witnessed(occupant, base.witness());
+        seat.put_beside(beside);
+        if let Some(absent) = absent {
+            absent.stands_at(&seat);
+        }
+        let opened = self.open_on(base, &seat, key, hash_keys).await;
         if opened.is_err() {
             // Its files must not stay locked.
-            let _ = backend.close().await;
+            let _ = seat.close().await;
         }
         // What is wrong with a store in a file is said with its path; of others only this knows the place.
         opened.map_err(|error| match self.config.backend.location() {
@@ -326,23 +378,26 @@ impl<'c> Opener<'c> {
 
     async fn open_on(
         &self,
-        backend: Arc<dyn Backend>,
+        base: &Opener<'_>,
+        seat: &Arc<Seat>,
         key: Key,
-        (in_keyring, keys): (Option<HashKeys>, Option<Arc<dyn KeyManager>>),
-    ) -> Result<Arc<dyn Store>> {
+        in_keyring: Option<HashKeys>,
+    ) -> Result<(Arc<dyn Store>, Migrations)> {
         let hash_key = match in_keyring {
             Some(keys) => Some(keys),
-            None => self.key_after(key, backend.as_ref()).await?,
+            None => self.key_after(key, seat.as_ref()).await?,
         };
+        let hash_key = hash_key.map(Arc::new);
         #[cfg(all(feature = "admin", unix))]
-        let socket = self.admin_socket();
+        let socket = base.admin_socket();
         let options = StoreOptions {
             clock: self.clock.clone(),
             clock_bounds: self.clock_bounds(),
             entropy: self.entropy.clone(),
-            hash_key: hash_key.map(Arc::new),
-            keys,
-            materialize: materialize(&self.config.backend),
+            hash_key: hash_key.clone(),
+            seat: (!seat.info().shared).then(|| seat.clone()),
+            keys: seat.sitting().keys.clone(),
+            materialize: seat.sitting().materialize,
             writer: writer_options(&self.config.writer),
             read_only: self.read_only,
             max_view_age: Duration::from_millis(self.config.writer.max_view_age_ms),
@@ -354,12 +409,21 @@ impl<'c> Opener<'c> {
             deadlines: deadlines(&self.config.backend),
             ..StoreOptions::default()
         };
+        let store = store::open(seat.clone(), options).await?;
+        let migrations = Migrations::of(base, &store, (seat.clone(), hash_key));
+        if seat.beside().is_some()
+            && let Err(error) = migrations.attach(store.as_ref()).await
+        {
+            let _ = store.close().await;
+            return Err(error);
+        }
         #[cfg(all(feature = "admin", unix))]
         if let Some(socket) = socket {
-            let store = store::open(backend.clone(), options).await?;
-            return self.serve_admin(&socket, store, backend).await;
+            let served = (seat.clone() as Arc<dyn Backend>, migrations.clone());
+            let store = base.serve_admin(&socket, store, served).await?;
+            return Ok((store, migrations));
         }
-        store::open(backend, options).await
+        Ok((store, migrations))
     }
 
     /// Who takes what the store attests by itself.

@@ -11,12 +11,15 @@ use crate::hash_key::hash_key_is_absent;
 impl Opener<'_> {
     /// Before a store may be made: refuses to make one beside the key of one that was lost, and
     /// makes the store's own directory, but not the one above it: a path with a typo is an error.
-    pub(super) fn prepare(&self) -> Result<MadeDirectory> {
+    ///
+    /// `has_key` says that the key is to be there: of the network that the store becomes a copy of.
+    pub(super) fn prepare(&self, has_key: bool) -> Result<MadeDirectory> {
         let path = self.config.backend.path().filter(|path| self.may_make() && is_missing(path));
         let Some(path) = path else { return Ok(MadeDirectory(None)) };
         require_file_name(path)?;
         // One that was configured by name may be meant for a new store, too.
-        let is_its_own = self.config.secret_key_file.is_none() && !self.is_key_in_keyring();
+        let is_its_own =
+            !has_key && self.config.secret_key_file.is_none() && !self.is_key_in_keyring();
         let key = self.config.secret_key_path().filter(|_| is_its_own);
         if let Some(key) = key
             && !hash_key_is_absent(&key)?

@@ -1,5 +1,8 @@
 //! `gwstore conformance`.
 
+#[cfg(feature = "zqlite-native")]
+mod native;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,9 +11,13 @@ use ghostwire_store::config::{BackendChoice, BackendKind, Config};
 use ghostwire_store::domain::{Clock, StoreId, SystemClock};
 use ghostwire_store::entropy::Entropy;
 use ghostwire_store::{COMPILED_BACKENDS, Error, ErrorKind, Opener, Result};
-use ghostwire_store_conformance::{Effort, InMemory, LocalFiles, Outcome, Report, Suite, Trial};
+use ghostwire_store_conformance::{
+    Effort, InMemory, LocalFiles, Opening, Outcome, Report, Suite, Trial,
+};
+use ghostwire_store_core::backend::Backend;
 use ghostwire_store_sqlite::{SCRATCH_PREFIX, directory_of};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::cli::ConformanceArgs;
 use crate::failure::{Ending, Failure, Outcome as Ended, file_error};
@@ -23,6 +30,9 @@ const EXCEPTIONS: [&str; 2] = [
     include_str!("conformance-exceptions.toml"),
 ];
 
+/// The scratch store that shows whether one can be opened at all.
+const PROBE: &str = "store.db";
+
 /// Does the job of a child that is to be killed, if this process was started as one.
 pub(crate) fn run_child() -> Option<ExitCode> {
     let on_all = |suite: Suite, kind: &BackendKind| {
@@ -32,16 +42,19 @@ pub(crate) fn run_child() -> Option<ExitCode> {
             None => suite,
         }
     };
-    COMPILED_BACKENDS.iter().fold(Suite::new(), on_all).run_child()
+    let suite = COMPILED_BACKENDS.iter().fold(Suite::new(), on_all);
+    #[cfg(feature = "zqlite-native")]
+    let suite = suite.backend(native::files());
+    suite.run_child()
 }
 
-/// The suite on the configured backend, and where its scratch stores lie.
-async fn suite(config: &Config) -> Result<(Suite, Option<PathBuf>)> {
+/// The suite on the configured backend, where its scratch stores lie, and what is to be removed after it.
+async fn suite(config: &Config) -> Result<(Suite, Option<PathBuf>, Option<TempDir>)> {
     let suite = EXCEPTIONS.iter().fold(Suite::new(), |suite, text| suite.exceptions(text));
     let Some(path) = config.backend.path() else {
         // A backend that is not there says so.
         Opener::new(config).open_backend().await?.close().await?;
-        return Ok((suite.backend(InMemory::new()), None));
+        return Ok((suite.backend(InMemory::new()), None, None));
     };
     let directory = scratch_directory(path)?;
     let mut scratch = tempfile::Builder::new();
@@ -52,10 +65,15 @@ async fn suite(config: &Config) -> Result<(Suite, Option<PathBuf>)> {
         .tempdir_in(&directory)
         .map_err(|error| file_error("no scratch store can be made", Some(&directory), error))?;
     // One that cannot be opened at all is not worth two thousand trials.
-    let probe = moved(config, scratch.path().join("store.db"));
+    let probe = moved(config, scratch.path().join(PROBE));
     Opener::new(&probe).open_backend().await?.close().await?;
+    #[cfg(feature = "zqlite-native")]
+    if ghostwire_store::native::is_chosen(config) {
+        let files = native::files_in(config, scratch.path())?;
+        return Ok((suite.backend(files), Some(directory), Some(scratch)));
+    }
     let files = files(config, directory.clone());
-    Ok((files.into_iter().fold(suite, Suite::backend), Some(directory)))
+    Ok((files.into_iter().fold(suite, Suite::backend), Some(directory), Some(scratch)))
 }
 
 fn files(config: &Config, directory: PathBuf) -> Option<LocalFiles> {
@@ -64,13 +82,15 @@ fn files(config: &Config, directory: PathBuf) -> Option<LocalFiles> {
     let config = config.clone();
     let files = LocalFiles::new(name, move |path, opening| {
         let config = moved(&config, path);
-        async move {
-            let opener = Opener::new(&config).create(!opening.read_only).schema(opening.schema);
-            let identity = Arc::new(Identity(opening.store));
-            opener.read_only(opening.read_only).entropy(identity).open_backend().await
-        }
+        async move { open(&config, opening).await }
     });
     Some(files.within(directory))
+}
+
+async fn open(config: &Config, opening: Opening) -> Result<Arc<dyn Backend>> {
+    let opener = Opener::new(config).create(!opening.read_only).schema(opening.schema);
+    let identity = Arc::new(Identity(opening.store));
+    opener.read_only(opening.read_only).entropy(identity).open_backend().await
 }
 
 /// What a new store's identity is drawn from, where it is known already.
@@ -147,7 +167,7 @@ pub(super) async fn run(
     let page = args.html.as_deref().map(|path| Target::check(path, args.force, Some(config)));
     let page = page.transpose()?;
     ghostwire_store::prepare_process().await?;
-    let (suite, directory) = suite(config).await?;
+    let (suite, directory, _scratch) = suite(config).await?;
     if !verbose {
         // A case fails by panicking, and the report has the message.
         std::panic::set_hook(Box::new(|_| {}));

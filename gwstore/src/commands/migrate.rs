@@ -1,96 +1,413 @@
-//! `gwstore migrate`.
+//! `gwstore migrate`: moving the network to another backend, by the process that has the store open, or here if
+//! nobody has.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use ghostwire_store::Result;
+use ghostwire_store::admin::protocol::MigrateRequest;
+use ghostwire_store::admin::{Client, Migrations as _};
 use ghostwire_store::config::Config;
-use ghostwire_store_core::schema::{Migration, Schema};
-use ghostwire_store_sqlite::{directory_of, resolved};
-use serde_json::json;
+use ghostwire_store::migration::{Migrations, Plan, SideStatus, Stage, Status};
+use ghostwire_store::{Error, ErrorKind, Result, Store};
+use ghostwire_store_sqlite::{ROOT_FILE, directory_of, failed, is_beside, resolved, with_suffix};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
-use super::clock;
-use crate::cli::MigrateArgs;
-use crate::failure::{Outcome, file_error};
-use crate::output::{Shell, shown};
-use crate::session::{open_to_read, open_to_write, refuse_to_forget};
+use crate::actor::actor;
+use crate::cli::{MigrateCommand, MigrateGoOn};
+use crate::confirm::{self, Advice};
+use crate::failure::{Ending, Failure, Outcome};
+use crate::live::{self, Found};
+use crate::output::{Shell, bytes};
+use crate::session::{advised, opener, refuse_to_forget};
 
-/// Shows what a migration would do, or does it.
-pub(super) async fn run(config: &Config, args: &MigrateArgs, shell: &mut Shell<'_>) -> Outcome {
+/// How often the status is asked for while somebody waits.
+const EVERY: Duration = Duration::from_millis(200);
+
+pub(super) async fn run(
+    config: &Config,
+    command: &MigrateCommand,
+    shell: &mut Shell<'_>,
+) -> Outcome {
     refuse_to_forget(config)?;
-    let backend = open_to_read(config).await?;
-    let head = backend.head().await;
-    backend.close().await?;
-    let head = head?;
-    let stored = head.schema;
-    let current = Schema::current();
-    let steps = current.steps_from(stored)?;
-    if !steps.is_empty() {
-        clock::require_openable(clock::Standing::of_head(&head), config)?;
+    if let MigrateCommand::GoOn(args) = command {
+        return go_on(config, args, shell).await;
     }
-    let backups = if steps.is_empty() || args.dry_run {
-        Vec::new()
-    } else {
-        migrate(config, stored.version).await?
+    let is_confirmed = match command {
+        MigrateCommand::Abort(args) => args.yes,
+        MigrateCommand::Finish(args) => args.yes,
+        _ => true,
     };
+    if !is_confirmed {
+        confirm::ask(question(command), Advice::Confirm, shell)?;
+    }
+    let hand = match live::find(config, shell).await? {
+        Found::Served(client) => Hand::Client(client.acting_as(actor())),
+        Found::Denied(error) => live::denied(Hand::open(config, command).await, error)?,
+        Found::Nobody => live::explained(Hand::open(config, command).await, config)?,
+    };
+    let done = take(&hand, config, command, shell).await;
+    let closed = hand.close().await;
+    done?;
+    closed?;
+    Ok(())
+}
+
+fn question(command: &MigrateCommand) -> &'static str {
+    match command {
+        MigrateCommand::Finish(args) if args.shred_source => {
+            "Leave the source for good, and overwrite and remove its files, backups and copies? There is no way back."
+        }
+        MigrateCommand::Finish(_) => {
+            "Leave the source for good? The network is then on the target alone, and there is no way back."
+        }
+        _ => "Abort the migration? What was copied is of no use then.",
+    }
+}
+
+/// On the files: a process that has the other store open decides by itself, and one that cannot open both
+/// serves nobody.
+async fn go_on(config: &Config, args: &MigrateGoOn, shell: &mut Shell<'_>) -> Outcome {
+    let lost = args.the_other_side_is_down;
+    if let Found::Served(_) | Found::Denied(_) = live::find(config, shell).await? {
+        return Err(Error::new(
+            ErrorKind::Busy,
+            "a process has one of both stores open; it goes on without the other one by itself, or is stopped first",
+        )
+        .into());
+    }
+    let survivor = opener(config).create(false).survivor(lost).await;
+    let survivor = survivor.map_err(|error| advised(config, error))?;
+    let (head, store) = (*survivor.head(), survivor.store().to_owned());
+    let record = head.record();
+    if !args.yes {
+        let may_lack = match survivor.may_lack() {
+            true => "It followed later: what was answered after that may be lost.",
+            false => {
+                "It has what was answered while both were in step; if the other one went on alone since \
+                 (migration_fallback in its log), it lacks what was answered then."
+            }
+        };
+        shell.tell(format_args!(
+            "{store} is {record}, at position {} and serial {}, last written at {}. {may_lack}",
+            head.position, head.serial, head.time
+        ))?;
+        let question = "Have it be the network? Whatever the other side has is superseded then.";
+        if let Err(refused) = confirm::ask(question, Advice::Confirm, shell) {
+            survivor.leave().await?;
+            return Err(refused);
+        }
+    }
+    survivor.go_on().await?;
     if shell.json {
-        return shell.object(&json!({
-            "found": stored.version,
-            "supported": current.version().version,
-            "steps": steps.iter().map(step).collect::<Vec<_>>(),
-            "migrated": !steps.is_empty() && !args.dry_run,
-            "backups": backups,
-        }));
+        return shell.object(&json!({ "store": store, "lost": lost, "position": head.position }));
     }
-    shell.pairs(&[
-        ("stored schema", stored.version.to_string()),
-        ("supported schema", current.version().version.to_string()),
-    ])?;
-    for step in steps {
-        shell.line(format_args!("to version {}: {}", step.to.version, step.summary))?;
-    }
-    if steps.is_empty() {
-        return shell.say("There is nothing to do.");
-    }
-    if args.dry_run {
-        return shell.say("Nothing was changed.");
-    }
-    for backup in &backups {
-        shell.line(format_args!("The store as it was: {}", shown(backup)))?;
-    }
-    shell.say("Migrated.")
+    shell.say(format_args!(
+        "{store} is the network. Start the process as before: when the other store is there again, it is set aside and \
+         copied anew. Never start that one alone."
+    ))
 }
 
-fn step(step: &Migration) -> serde_json::Value {
-    json!({ "to": step.to.version, "summary": step.summary })
+/// Who does it.
+enum Hand {
+    Client(Client),
+    /// Nobody has the store open, so this process does.
+    Here(Arc<dyn Store>, Migrations),
 }
 
-/// Opening migrates. Gives the backups that were made.
-async fn migrate(config: &Config, from: u32) -> Outcome<Vec<PathBuf>> {
-    let before = backups(config.backend.path(), from)?;
-    let store = open_to_write(config).await?;
-    store.close().await?;
-    let after = backups(config.backend.path(), from)?;
-    Ok(after.difference(&before).cloned().collect())
+impl Hand {
+    async fn open(config: &Config, command: &MigrateCommand) -> Result<Self> {
+        // A plan goes on with nothing that was interrupted, and upgrades nothing.
+        let only_reads = matches!(command, MigrateCommand::Plan);
+        let opener = opener(config).create(false).read_only(only_reads);
+        let opened = opener.open_movable().await.map_err(|error| advised(config, error));
+        opened.map(|(store, migrations)| Self::Here(store, migrations))
+    }
+
+    async fn ask(&self, request: MigrateRequest) -> Result<Value> {
+        match self {
+            Self::Client(client) => client.migrate(request).await,
+            Self::Here(_, migrations) => migrations.migrate(request, actor().as_str()).await,
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, request: MigrateRequest) -> Result<T> {
+        serde_json::from_value(self.ask(request).await?).map_err(|error| {
+            Error::new(ErrorKind::Unsupported, "the answer of the process cannot be read")
+                .with(
+                    "help",
+                    "use a gwstore of the same release as the program that has the store open",
+                )
+                .because(error)
+        })
+    }
+
+    async fn close(self) -> Result<()> {
+        match self {
+            Self::Client(_) => Ok(()),
+            Self::Here(store, _) => store.close().await,
+        }
+    }
+
+    /// Where the migration stands; `None` if there is none.
+    async fn status(&self) -> Result<Option<Status>> {
+        match self.read(MigrateRequest::Status).await {
+            Ok(status) => Ok(Some(status)),
+            Err(error) if *error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
-/// The backups of a schema version beside the store: `<path>.v1.bak`, `<path>.v1.bak.1` and so on.
-fn backups(path: Option<&Path>, version: u32) -> Result<BTreeSet<PathBuf>> {
-    let Some(path) = path.map(resolved) else { return Ok(BTreeSet::new()) };
-    let directory = directory_of(&path);
-    let mut prefix = path.file_name().unwrap_or_default().to_owned();
-    prefix.push(format!(".v{version}.bak"));
-    let list = || {
-        let mut found = BTreeSet::new();
-        for entry in fs::read_dir(directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
-                found.insert(entry.path());
+async fn take(
+    hand: &Hand,
+    config: &Config,
+    command: &MigrateCommand,
+    shell: &mut Shell<'_>,
+) -> Outcome {
+    match command {
+        MigrateCommand::Plan => plan(&hand.read(MigrateRequest::Plan).await?, shell),
+        MigrateCommand::Status(args) => match hand.status().await? {
+            Some(status) if args.wait => {
+                let status = wait(hand, status, shell).await?;
+                show(&status, shell)
+            }
+            Some(status) => show(&status, shell),
+            None => none(config, shell),
+        },
+        MigrateCommand::Start(args) => {
+            let status: Status = hand.read(MigrateRequest::Start).await?;
+            // Whoever began it here has to bring it to where another process can go on.
+            let waits = args.wait || matches!(hand, Hand::Here(..));
+            let status = if waits { wait(hand, status, shell).await? } else { status };
+            show(&status, shell)?;
+            match status.stage {
+                Stage::Filling => shell.say(
+                    "The target is being filled; `gwstore migrate status --wait` waits for it.",
+                ),
+                _ => shell.say("The target follows; `gwstore migrate advance` serves from it."),
             }
         }
-        Ok(found)
+        MigrateCommand::Advance => {
+            let status: Status = hand.read(MigrateRequest::Advance).await?;
+            show(&status, shell)?;
+            shell.say("The target is served. `gwstore migrate back` goes back; `gwstore migrate finish` ends that.")
+        }
+        MigrateCommand::Back => {
+            let status: Status = hand.read(MigrateRequest::Back).await?;
+            show(&status, shell)?;
+            shell.say("The source is served again, and the target follows.")
+        }
+        MigrateCommand::Abort(_) => {
+            hand.ask(MigrateRequest::Abort).await?;
+            if shell.json {
+                return shell.object(&json!({ "stage": Stage::SourceOnly }));
+            }
+            shell.say("The migration was aborted. The source is served alone; remove the target's files before another one begins.")
+        }
+        MigrateCommand::Finish(args) => finish(hand, config, args.shred_source, shell).await,
+        // It needs nobody who has the store open.
+        MigrateCommand::GoOn(_) => Ok(()),
+    }
+}
+
+async fn finish(hand: &Hand, config: &Config, shreds: bool, shell: &mut Shell<'_>) -> Outcome {
+    hand.ask(MigrateRequest::Finish).await?;
+    let left = left_of_source(config);
+    if shreds {
+        left.iter().try_for_each(|path| shred(path))?;
+    }
+    let target = config.migration.target.as_deref().unwrap_or_default();
+    let key = config.for_store(target).ok().and_then(|target| target.secret_key_path());
+    let key = key.filter(|key| key.exists());
+    if shell.json {
+        let left: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
+        let keep = key.map(|key| key.display().to_string());
+        let which = if shreds { "shredded" } else { "left" };
+        return shell.object(&json!({ "stage": Stage::TargetOnly, which: left, "keep": keep }));
+    }
+    shell.say("The network is on the target alone.")?;
+    let then = match shreds {
+        true => "These files of the source were overwritten and removed:",
+        false => "Then these files of the source can be removed, and nothing else:",
     };
-    list().map_err(|error| file_error("the backups cannot be listed", Some(directory), error))
+    shell.say(format_args!(
+        "Say store = \"{target}\" in the flag file, leave migration.target out, and start the process anew. {then}"
+    ))?;
+    for path in left {
+        shell.say(format_args!("  {}", path.display()))?;
+    }
+    match key {
+        Some(key) => shell.say(format_args!(
+            "Keep {}: every credential is hashed with this key, and the target uses it.",
+            key.display()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The files of the source that are there: the database with what its engine and its lock left, backups, copies that
+/// were set aside, and its keyring. Its hash key is the target's, too, and a root secret may be.
+fn left_of_source(config: &Config) -> Vec<PathBuf> {
+    let Some(path) = config.backend.path().map(resolved) else { return Vec::new() };
+    let target = config.migration.target.as_deref().and_then(|name| config.for_store(name).ok());
+    let target = target.and_then(|target| target.backend.path().map(resolved));
+    let is_of_target = |file: &Path| target.as_ref().is_some_and(|target| is_beside(target, file));
+    let aside = with_suffix(&path, ".superseded-");
+    let is_aside = |file: &Path| {
+        file.as_os_str().as_encoded_bytes().starts_with(aside.as_os_str().as_encoded_bytes())
+    };
+    let root = with_suffix(&path, ROOT_FILE);
+    let entries = std::fs::read_dir(directory_of(&path)).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path()).filter(|file| {
+        let is_file = file.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+        let is_left = *file != root && (is_beside(&path, file) || is_aside(file));
+        is_file && is_left && !is_of_target(file)
+    });
+    let mut files: Vec<_> = files.collect();
+    files.sort();
+    files
+}
+
+/// Overwrites a file once, and removes it.
+fn shred(path: &Path) -> Result<()> {
+    let overwrite = || {
+        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+        let bytes = file.metadata()?.len();
+        io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
+        file.sync_all()?;
+        std::fs::remove_file(path)
+    };
+    overwrite().map_err(|error| {
+        failed("a file of the source cannot be overwritten and removed", path, error)
+            .with("help", "the migration has ended; remove the file by hand")
+    })
+}
+
+fn none(config: &Config, shell: &mut Shell<'_>) -> Outcome {
+    if shell.json {
+        return shell.object(&json!({ "stage": null, "target": config.migration.target }));
+    }
+    match &config.migration.target {
+        Some(target) => shell.tell(format_args!(
+            "No migration is under way. `gwstore migrate start` moves the network to {target}."
+        )),
+        None => shell.tell("No migration is under way, and migration.target names no store."),
+    }
+}
+
+/// Waits until the copy is complete.
+async fn wait(hand: &Hand, first: Status, shell: &mut Shell<'_>) -> Outcome<Status> {
+    let mut status = first;
+    let mut progress = None;
+    let mut seen = 0;
+    while matches!(status.stage, Stage::Filling | Stage::Between) {
+        if let Some(error) = &status.last_error {
+            let error = Error::new(ErrorKind::Unavailable, "the copy does not go on")
+                .with(
+                    "help",
+                    "`gwstore migrate status` tells whether it does again; it goes on by itself",
+                )
+                .because(error.clone());
+            return Err(Failure::As(Ending::Refused, error));
+        }
+        if let Some(copy) = status.copy.filter(|copy| copy.total > 0) {
+            let bar = progress.get_or_insert_with(|| shell.progress("copying", Some(copy.total)));
+            bar.advance(copy.rows.saturating_sub(seen));
+            seen = copy.rows;
+        }
+        tokio::time::sleep(EVERY).await;
+        let Some(next) = hand.status().await? else {
+            return Err(
+                Error::new(ErrorKind::Conflict, "the migration was aborted meanwhile").into()
+            );
+        };
+        status = next;
+    }
+    Ok(status)
+}
+
+fn plan(plan: &Plan, shell: &mut Shell<'_>) -> Outcome {
+    if shell.json {
+        shell.object(plan)?;
+    } else {
+        let place = |place: &ghostwire_store::migration::Place| {
+            let location = place.location.as_deref().unwrap_or("no file");
+            let sealed = if place.sealed { ", sealed" } else { "" };
+            format!("{} ({}{sealed}), {location}", place.store, place.backend)
+        };
+        let makes = if plan.makes_target { "is made" } else { "is there, and empty" };
+        shell.pairs(&[
+            ("from", place(&plan.source)),
+            ("to", place(&plan.target)),
+            (
+                "target",
+                if plan.refused.is_some() { "refused".to_owned() } else { makes.to_owned() },
+            ),
+            ("to copy", plan.bytes.map_or_else(|| "unknown".to_owned(), bytes)),
+            ("nodes", plan.nodes.to_string()),
+        ])?;
+    }
+    match &plan.refused {
+        None => shell.say("It can begin: `gwstore migrate start`."),
+        Some(reason) => Err(Failure::As(
+            Ending::Refused,
+            Error::new(ErrorKind::Restricted, "the migration cannot begin").because(reason.clone()),
+        )),
+    }
+}
+
+fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
+    if shell.json {
+        return shell.object(status);
+    }
+    let side = |side: &SideStatus| {
+        format!(
+            "{} {}, {} in epoch {}, position {}",
+            side.backend,
+            side.location.as_deref().unwrap_or_default(),
+            side.role,
+            side.epoch,
+            side.position
+        )
+    };
+    let mut pairs = vec![
+        ("stage", status.stage.name().to_owned()),
+        ("served", status.served.clone()),
+        ("source", side(&status.source)),
+        ("target", side(&status.target)),
+        (
+            "lag",
+            match status.in_step {
+                true => "none: an answer means that both have it".to_owned(),
+                false => format!("{} commits", status.lag),
+            },
+        ),
+    ];
+    if let Some(copy) = &status.copy {
+        let left = copy.seconds_left.map_or_else(String::new, |left| format!(", {left} s left"));
+        pairs.push((
+            "copied",
+            format!("{} of {} rows, {} a second{left}", copy.rows, copy.total, copy.per_second),
+        ));
+    }
+    if let Some(stall) = status.last_stall_ms {
+        pairs.push(("last hand-over", format!("nobody was served for {stall} ms")));
+    }
+    if let Some(running) = &status.running {
+        pairs.push((
+            "running",
+            format!("{} by {} since {}", running.what, running.by, running.since),
+        ));
+    }
+    if let Some(fallback) = &status.last_fallback {
+        let times = status.fallbacks;
+        pairs.push(("went on without one", format!("{times} times; the last time {fallback}")));
+    }
+    if let Some(error) = &status.last_error {
+        pairs.push(("the copy has fallen behind", error.clone()));
+    }
+    shell.pairs(&pairs)
 }

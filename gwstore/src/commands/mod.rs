@@ -29,6 +29,7 @@ mod native;
 mod pin;
 mod seal;
 mod status;
+mod upgrade;
 #[cfg(feature = "zqlite")]
 mod verify_attestation;
 
@@ -167,7 +168,8 @@ pub(crate) async fn run(cli: &Cli, shell: &mut Shell<'_>) -> Outcome {
         Command::Export(args) => export::run(&config, args, shell).await,
         Command::List(listed) => list::run(&config, &listed.listing(), shell).await,
         Command::Noun(noun) => act(&config, noun.act(), shell).await,
-        Command::Migrate(args) => migrate::run(&config, args, shell).await,
+        Command::Upgrade(args) => upgrade::run(&config, args, shell).await,
+        Command::Migrate(command) => migrate::run(&config, command, shell).await,
         #[cfg(feature = "zqlite")]
         Command::Pin(command) => pin::run(&config, command, shell).await,
         #[cfg(not(feature = "zqlite"))]
@@ -188,7 +190,7 @@ fn needs_files(command: &Command) -> Option<&'static str> {
             "an import is many commits, and the store is as it has to be only after the last: nobody may work on \
              it meanwhile"
         }
-        Command::Migrate(_) => "the process that has it open reads and writes the older schema",
+        Command::Upgrade(_) => "the process that has it open reads and writes the older schema",
         Command::Compact => {
             "the file is written anew and put in place of the one that the process writes to"
         }

@@ -1,11 +1,12 @@
 //! `gwstore demo`: the same day of a control plane on libsql and on zqlite, and the proof that both
-//! hold the same afterwards.
+//! hold the same afterwards; then a network that moves from the one to the other while it is served.
 
 mod damage;
 mod day;
 mod disk;
 mod lanes;
 mod measure;
+mod moving;
 mod sample;
 mod stores;
 mod table;
@@ -32,7 +33,8 @@ use table::say;
 
 use crate::output_file::Target;
 
-/// Runs the same control-plane day on libsql and on zqlite, and compares them.
+/// Runs the same control-plane day on libsql and on zqlite, compares them, and moves a network from the one to the
+/// other while it is served.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Where the two stores are made; kept afterwards. Without it a fresh temporary directory, which
@@ -52,11 +54,20 @@ pub struct Args {
     #[arg(long, value_name = "BACKEND", value_parser = ["libsql", "zqlite"])]
     pub corrupt: Option<String>,
     /// Writes the sample network to this file and does nothing else.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["directory", "keep", "seed", "scale", "corrupt"])]
+    #[arg(long, value_name = "FILE", group = "written", conflicts_with_all = ["directory", "keep", "seed", "scale", "corrupt", "without_move"])]
     pub write_sample: Option<PathBuf>,
+    /// Writes the timeline of the move to this file, as a page.
+    #[arg(long, value_name = "FILE", group = "written", conflicts_with_all = ["corrupt", "without_move"])]
+    pub page: Option<PathBuf>,
     /// Replaces that file if there is one.
-    #[arg(long, requires = "write_sample")]
+    #[arg(long, requires = "written")]
     pub force: bool,
+    /// Compares the stores only: no network moves.
+    #[arg(long)]
+    pub without_move: bool,
+    /// Serves the network that moves in this directory, as the demonstration asks on standard input.
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with_all = ["directory", "keep", "corrupt", "write_sample", "page", "without_move"])]
+    pub move_child: Option<PathBuf>,
 }
 
 /// What the demonstration found out.
@@ -67,6 +78,7 @@ struct Results {
     kept: bool,
     seed: u64,
     scale: u32,
+    moved: Option<moving::Moved>,
 }
 
 impl Results {
@@ -99,7 +111,7 @@ struct Ran {
 /// Runs the demonstration and prints its table, or one JSON object.
 ///
 /// # Errors
-/// `Corrupt` if the stores do not hold the same, or not what they held before they were closed;
+/// `Corrupt` if the stores do not hold the same, or not what they held before they were closed or moved;
 /// `Unexpected` if a call did not do what it must; those of the stores.
 pub async fn run(args: Args, out: &mut dyn io::Write, json: bool) -> Result<()> {
     if let Some(path) = &args.write_sample {
@@ -107,6 +119,12 @@ pub async fn run(args: Args, out: &mut dyn io::Write, json: bool) -> Result<()> 
         sample::write(&mut file)?;
         return file.finish();
     }
+    if let Some(place) = &args.move_child {
+        let scale = usize::try_from(args.scale).unwrap_or(1);
+        return moving::serve(place, args.seed, scale, out).await;
+    }
+    let page = args.page.as_deref().map(|path| Target::check(path, args.force, None));
+    let page = page.transpose()?;
     let (directory, temporary) = match &args.directory {
         Some(directory) => {
             make_directory(directory).map_err(|error| disk::failed(directory, error))?;
@@ -123,7 +141,7 @@ pub async fn run(args: Args, out: &mut dyn io::Write, json: bool) -> Result<()> 
         }
     };
     let kept = !temporary || args.keep;
-    match demonstrate(&args, &directory, kept, out, json).await {
+    match demonstrate(&args, &directory, (kept, page), out, json).await {
         Ok(()) if kept => Ok(()),
         Ok(()) => fs::remove_dir_all(&directory).map_err(|error| disk::failed(&directory, error)),
         // What went wrong can be looked at.
@@ -142,7 +160,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 async fn demonstrate(
     args: &Args,
     directory: &Path,
-    kept: bool,
+    (kept, page): (bool, Option<Target>),
     out: &mut dyn io::Write,
     json: bool,
 ) -> Result<()> {
@@ -153,6 +171,8 @@ async fn demonstrate(
         Some(file) => say(out, json, format_args!("[development] of {}", file.display()))?,
         None => say(out, json, format_args!("The built-in development environment"))?,
     }
+    let moves = args.corrupt.is_none() && !args.without_move;
+    let place = moves.then(|| moving::place_in(directory)).transpose()?;
     let disk = disk::examine(directory)?;
     let mut all = Vec::new();
     for kind in stores::KINDS {
@@ -184,9 +204,13 @@ async fn demonstrate(
         say(out, json, format_args!("{}: flipping bytes of copies ...", ran.kind.name()))?;
         ran.flips = ran.victim(&hash_key).flip_bytes(args.seed).await?;
     }
+    let moved = match &place {
+        Some(place) => Some(moving::run(place, args, page, out, json).await?),
+        None => None,
+    };
     let directory = directory.to_owned();
     let (seed, scale) = (args.seed, args.scale);
-    let results = Results { stores: all, disk, directory, kept, seed, scale };
+    let results = Results { stores: all, disk, directory, kept, seed, scale, moved };
     if json { table::print_json(out, &results) } else { table::print(out, &results) }
 }
 

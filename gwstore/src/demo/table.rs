@@ -80,7 +80,8 @@ fn write_table(out: &mut dyn io::Write, results: &Results) -> io::Result<()> {
         writeln!(out)?;
     }
     writeln!(out)?;
-    write_facts(out, results)
+    write_facts(out, results)?;
+    results.moved.as_ref().map_or(Ok(()), |moved| moved.write(out))
 }
 
 fn write_facts(out: &mut dyn io::Write, results: &Results) -> io::Result<()> {
@@ -210,6 +211,7 @@ fn as_json(results: &Results) -> Value {
         "filesystem": results.disk.filesystem,
         "device": results.disk.device,
         "stores": stores,
+        "move": results.moved,
         "notes": NOTES,
     })
 }
@@ -230,7 +232,7 @@ fn figures(ran: &Ran, name: &str) -> Option<Figures> {
     kinds.iter().find(|kind| kind.name == name).map(super::measure::Kind::figures)
 }
 
-fn time(micros: f64) -> String {
+pub(super) fn time(micros: f64) -> String {
     match micros {
         micros if micros < 0.9995 => format!("{:.0} ns", micros * 1e3),
         micros if micros < 9.995 => format!("{micros:.2} us"),

@@ -12,8 +12,22 @@ use ghostwire_store_core::state::{Context, Reply, State};
 use super::{Args, run, sample};
 
 fn args() -> Args {
-    let (directory, corrupt, write_sample) = (None, None, None);
-    Args { directory, keep: false, seed: 7, scale: 1, corrupt, write_sample, force: false }
+    let (directory, corrupt, write_sample, page, move_child) = (None, None, None, None, None);
+    // What moves is served by the program, which this is not; the tests of its calls have it.
+    let (keep, force, without_move) = (false, false, true);
+    let (seed, scale) = (7, 1);
+    Args {
+        directory,
+        keep,
+        seed,
+        scale,
+        corrupt,
+        write_sample,
+        page,
+        force,
+        without_move,
+        move_child,
+    }
 }
 
 #[test]

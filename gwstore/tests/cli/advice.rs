@@ -141,7 +141,7 @@ fn a_backend_that_is_not_there_says_which_ones_are() {
     let place = Place::new();
     place.write("flags.toml", "[development]\nbackend = \"postgres\"\n");
     place.write("keyed.toml", "[development]\nbackend = \"postgres\"\nsecret_key_file = \"k\"\n");
-    for command in ["init", "status", "export -", "doctor", "migrate"] {
+    for command in ["init", "status", "export -", "doctor", "upgrade"] {
         if cfg!(feature = "postgres") {
             let mut ran = place.run(&format!("--config flags.toml {command}"));
             ran.err.push_str(&ran.out);

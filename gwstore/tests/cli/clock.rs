@@ -144,11 +144,11 @@ fn a_store_that_was_not_written_for_long_is_opened_once_the_clock_is_accepted() 
 fn a_store_that_also_needs_a_migration_can_be_accepted() {
     for (backend, place) in places() {
         first_schema_under(&place, backend, SystemClock.now().saturating_sub(40 * DAY));
-        for migrate in ["migrate", "migrate --dry-run"] {
+        for migrate in ["upgrade", "upgrade --dry-run"] {
             place.on(backend, migrate).refused(&["gwstore clock accept"]);
         }
         place.on(backend, "clock accept --yes").ok();
-        place.on(backend, "migrate").ok();
+        place.on(backend, "upgrade").ok();
         let show = place.on(backend, "clock show --json").ok().json();
         assert!(show["store_ahead_seconds"].as_i64().unwrap() > -3600, "{show}");
     }

@@ -16,7 +16,7 @@ const COMMANDS: [&str; 8] = [
     "digest",
     "list nodes",
     "export out.jsonl",
-    "migrate",
+    "upgrade",
     "import portable more.jsonl",
     "import headscale dump.sql",
     "doctor",

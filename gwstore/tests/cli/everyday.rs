@@ -16,7 +16,7 @@ fn a_new_store_is_there_once_and_healthy() {
         assert_eq!(status["counts"]["node"], 0);
         let doctor = place.on(backend, "doctor --json").ok().json();
         assert!(doctor["findings"].as_array().unwrap().len() >= 10, "{doctor}");
-        let migrate = place.on(backend, "migrate --json").ok().json();
+        let migrate = place.on(backend, "upgrade --json").ok().json();
         assert_eq!(migrate["migrated"], false);
     }
 }
@@ -138,18 +138,18 @@ fn an_older_schema_is_migrated_with_a_backup() {
             let opener = Opener::new(&config).schema(Schema::at(1).unwrap());
             opener.open_backend().await.unwrap().close().await.unwrap();
         });
-        place.on(backend, "status").refused(&["older schema", "gwstore migrate"]);
+        place.on(backend, "status").refused(&["older schema", "gwstore upgrade"]);
         // A warning, and one failure: this store has no key yet.
         let doctor = place.on(backend, "doctor --json").json();
-        assert!(doctor.to_string().contains("gwstore migrate"), "{doctor}");
-        let dry = place.on(backend, "migrate --dry-run --json").ok().json();
+        assert!(doctor.to_string().contains("gwstore upgrade"), "{doctor}");
+        let dry = place.on(backend, "upgrade --dry-run --json").ok().json();
         assert_eq!((&dry["found"], &dry["migrated"]), (&1.into(), &false.into()));
-        let done = place.on(backend, "migrate --json").ok().json();
+        let done = place.on(backend, "upgrade --json").ok().json();
         assert_eq!(done["migrated"], true);
         let backup = done["backups"][0].as_str().unwrap();
         assert!(fs::metadata(backup).unwrap().len() > 0);
         place.on(backend, "status").ok();
-        assert_eq!(place.on(backend, "migrate --json").ok().json()["migrated"], false);
+        assert_eq!(place.on(backend, "upgrade --json").ok().json()["migrated"], false);
     }
 }
 

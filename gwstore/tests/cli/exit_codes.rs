@@ -40,11 +40,11 @@ fn the_table_has_every_code() {
 fn done_and_nothing_to_do() {
     let place = Place::new();
     place.init("libsql");
-    for arguments in ["status", "doctor", "migrate", "list users", "clock repair --dry-run"] {
+    for arguments in ["status", "doctor", "upgrade", "list users", "clock repair --dry-run"] {
         assert_eq!(place.on("libsql", arguments).code, ended("done"), "{arguments}");
     }
     place.on("libsql", "list users").ok().warns(&["nothing to list"]);
-    place.on("libsql", "migrate").ok().says(&["nothing to do"]);
+    place.on("libsql", "upgrade").ok().says(&["nothing to do"]);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_check_could_not_be_made() {
     place
         .on("libsql", "doctor")
         .ended(ended("partly"))
-        .says(&["skip  integrity", "gwstore migrate"]);
+        .says(&["skip  integrity", "gwstore upgrade"]);
     let json = place.on("libsql", "doctor --json").json();
     assert_eq!(json["verdict"], "unchecked");
 }

@@ -164,7 +164,7 @@ fn a_backend_that_keeps_nothing_imports_and_exports_nothing() {
         "import headscale sample.jsonl",
         "export last.jsonl --force",
         "export -",
-        "migrate",
+        "upgrade",
     ] {
         let ran = place.run(&format!("--backend memory {command}")).refused(&["keeps nothing"]);
         assert_eq!(ran.out, "", "{command}");

@@ -206,7 +206,7 @@ fn what_the_program_does_not_do_is_refused() {
     for (command, why) in [
         ("import portable new.jsonl", "many commits"),
         ("compact", "written anew"),
-        ("migrate", "older schema"),
+        ("upgrade", "older schema"),
     ] {
         place.on("libsql", command).ended(75).warns(&[why, "systemctl stop"]);
     }

@@ -14,7 +14,7 @@ const LOOKING: [&str; 10] = [
     "list users",
     "export -",
     "clock show",
-    "migrate",
+    "upgrade",
     "compact",
     "import portable sample.jsonl",
     "import portable sample.jsonl --dry-run",

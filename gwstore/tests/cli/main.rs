@@ -23,6 +23,8 @@ mod keys;
 mod listings;
 mod live;
 mod looking;
+#[cfg(unix)]
+mod migrations;
 mod names;
 #[cfg(target_os = "linux")]
 mod native;

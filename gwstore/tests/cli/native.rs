@@ -5,12 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ghostwire_store::native::{Effort, Examination, Program, examine, verdict_path};
-use ghostwire_zqlite_double::{Switch, install};
+use ghostwire_store::native::{Effort, Examination, Program, Suite, examine, verdict_path};
+use ghostwire_zqlite_double::{Switch, install, vouch};
 
 use crate::support::{Place, Ran, portable, user};
 
-const REDUCED: &str = "--kills-in-transaction 2 --kills-in-commit 3 --rows 1000";
+const FEW: &str = "--kills-in-transaction 2 --kills-in-commit 3 --rows 1000";
+
+const REDUCED: &str =
+    "--kills-in-transaction 2 --kills-in-commit 3 --rows 1000 --conformance-filter one-time-retry";
 
 fn on(place: &Place, arguments: &str) -> Ran {
     let library = place.file("libzqlite_c.so");
@@ -24,7 +27,7 @@ fn with(switch: Option<Switch>) -> (Place, PathBuf) {
     (place, library)
 }
 
-/// Writes a verdict as if everything had been tried, which only a full test can keep.
+/// Keeps the verdict of a short test.
 fn forge(place: &Place, library: &Path) {
     let program = Program {
         path: env!("CARGO_BIN_EXE_gwstore").into(),
@@ -33,15 +36,10 @@ fn forge(place: &Place, library: &Path) {
     let store = place.file("zqlite.db");
     let effort = Effort { kills_in_transaction: 1, kills_in_commit: 1, rows: 1_000 };
     let (library, limit) = (library.to_owned(), Duration::from_secs(120));
-    let examination = Examination { program, library, store: store.clone(), effort, limit };
+    let (path, suite) = (verdict_path(&store), Suite::LeftOut);
+    let examination = Examination { program, library, store, effort, limit, suite };
     let report = examine(&examination, |_| {}).unwrap();
-    let mut verdict = serde_json::to_value(report.require().unwrap()).unwrap();
-    let full = [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)];
-    let full = full.map(|(key, value)| (key.to_owned(), value.into()));
-    verdict.as_object_mut().unwrap().extend(full);
-    let path = verdict_path(&store);
-    fs::write(&path, verdict.to_string()).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    vouch(report.require().unwrap(), &path).unwrap();
 }
 
 #[test]
@@ -52,6 +50,8 @@ fn a_network_moves_to_the_native_engine_and_back() {
         "interface",
         "kills-in-commit",
         "second-opener",
+        "conformance",
+        " 0 failed",
         "passed",
         "no verdict is kept",
     ]);
@@ -97,10 +97,46 @@ fn a_library_that_fails_is_named_with_its_property() {
     assert_eq!(outcome("blobs"), "passed");
     assert_eq!(outcome("rollback"), "failed");
     assert_eq!(outcome("kills-in-commit"), "skipped");
+    assert_eq!(outcome("conformance"), "skipped");
     assert!(!place.file("zqlite.db.verdict").exists());
     // `init` tests it, too, and makes nothing.
     on(&place, "init").refused(&["property: rollback"]);
     assert!(!place.file("zqlite.db").exists());
+}
+
+#[test]
+fn the_conformance_suite_is_the_last_step() {
+    let (place, _library) = with(None);
+    let step = |ran: &Ran| {
+        let found = ran.json();
+        let last = found["steps"].as_array().unwrap().last().unwrap().clone();
+        assert_eq!(last["name"], "conformance");
+        (last["outcome"].as_str().unwrap().to_owned(), last["detail"].as_str().unwrap().to_owned())
+    };
+    // Processes that are killed find the library, too.
+    let killed = format!("--json native check {FEW} --conformance-filter an_import_that_is_killed");
+    let (outcome, detail) = step(&on(&place, &killed).ok());
+    assert_eq!(outcome, "passed", "{detail}");
+    assert!(detail.ends_with(" 0 failed, 0 excepted"), "{detail}");
+    let unknown = format!("--json native check {FEW} --conformance-filter no-such-case");
+    let ran = on(&place, &unknown).ended(3);
+    let (outcome, detail) = step(&ran);
+    assert_eq!(outcome, "failed");
+    assert!(detail.contains("nothing has this in its name"), "{detail}");
+    assert_eq!(ran.error()["context"]["property"], "conformance");
+    let without = format!("native check {FEW} --without-conformance");
+    let (outcome, detail) = step(&on(&place, &format!("--json {without}")).ok());
+    assert_eq!(outcome, "not run");
+    assert!(detail.contains("left out"), "{detail}");
+    on(&place, &without).ok().says(&["conformance", "not run", "left out", "no verdict is kept"]);
+    on(&place, &format!("{without} --conformance-filter x")).ended(2);
+    // Neither a verdict nor what it was tried on is left.
+    let left: Vec<_> = fs::read_dir(place.file("")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "only the library is left: {left:?}");
+    // By hand the suite takes the verdict that is kept.
+    forge(&place, &place.file("libzqlite_c.so"));
+    let ran = on(&place, "conformance one-time-retry").ok();
+    assert!(ran.out.contains(" 0 failed, 0 excepted"), "{ran:#?}");
 }
 
 #[test]

@@ -1,12 +1,19 @@
 //! `gwstore` on stores in PostgreSQL.
 
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use ghostwire_postgres_server::{Database, Direction, Options, Proxy, Server};
 use rustix::process::Signal;
 
 use crate::serve::{HTTP, Server as Served};
 use crate::support::{Place, Ran, command_in};
+
+/// Each control plane has an admin socket in its own directory.
+const SOCKET: &str = "--set admin.path=control.sock";
+
+/// An instance counts as lost after 30 seconds; whoever waits for longer than this fails.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A directory, and how the program is told of a database.
 struct On {
@@ -44,6 +51,20 @@ impl On {
         command_in(&self.place.file(""), &all)
     }
 
+    /// Serves it as the instance of this name, which has something to do every second.
+    fn serve(&self, instance: &str) -> Served<'_> {
+        let options = self.options.join(" ");
+        let jobs = format!("--set jobs.instance={instance} --set jobs.reap_seconds=1");
+        let served = Served::of(&self.place, &format!("{options} {SOCKET} {HTTP} {jobs}"));
+        served.hear("READY=1");
+        served
+    }
+
+    /// Asks the control plane that is served here.
+    fn ask(&self, arguments: &str) -> Ran {
+        self.run(&format!("{SOCKET} {arguments}")).warns(&["has the store open; asking it by"])
+    }
+
     fn start(&self, arguments: &str) -> Child {
         self.command(arguments).spawn().unwrap()
     }
@@ -51,6 +72,42 @@ impl On {
     fn run(&self, arguments: &str) -> Ran {
         Ran::of(self.command(arguments).output().unwrap())
     }
+}
+
+/// Two machines with one store, which is made.
+fn two_machines(server: &Server, database: &Database) -> [On; 2] {
+    let both = [On::new(server, database), On::new(server, database)];
+    both[0].run("init").ok();
+    let key = both[1].place.write("hash.key", both[0].place.read("hash.key"));
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    both
+}
+
+#[track_caller]
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "in vain waited until {what}");
+    }
+}
+
+fn has_reaped(served: &Served<'_>) -> bool {
+    served.status()["jobs"][0]["last_success"].is_string()
+}
+
+/// Starts both, and gives them once the first does the jobs and the second leaves them to it.
+fn first_and_second(both: &[On; 2]) -> [Served<'_>; 2] {
+    let first = both[0].serve("control-1");
+    until("the first does a job", || has_reaped(&first));
+    let second = both[1].serve("control-2");
+    until("the second leaves one to it", || {
+        second.status()["jobs"][0]["skipped"].as_u64() > Some(0)
+    });
+    until("the second knows who does them", || {
+        second.log().contains("another instance, which began before, does the jobs")
+    });
+    assert!(!has_reaped(&second), "{}", second.log());
+    [first, second]
 }
 
 fn ended(child: Child) -> Ran {
@@ -141,6 +198,44 @@ async fn a_store_is_served_and_tells_of_its_connections() {
     served.signal(Signal::TERM);
     let (code, log) = served.ended();
     assert_eq!(code, 0, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_control_planes_each_sees_what_the_other_writes_and_one_does_the_jobs() {
+    let (server, database) = database().await;
+    let both = two_machines(server, &database);
+    let [first, second] = first_and_second(&both);
+    for (writer, reader, user) in [(0, 1, "alice"), (1, 0, "bob")] {
+        both[writer].ask(&format!("user create {user}")).ok();
+        until("the other one has the user", || {
+            both[reader].ask(&format!("user show {user}")).code == 0
+        });
+    }
+    // One that ends in order is not waited for.
+    first.end();
+    until("the second does the jobs", || has_reaped(&second));
+    second.end();
+    both[0].run("doctor").ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits half a minute, until an instance counts as lost; cargo test -p gwstore --test cli -- --ignored \
+            who_is_killed_leaves_the_jobs"]
+async fn who_is_killed_leaves_the_jobs_to_the_other_one() {
+    let (server, database) = database().await;
+    let both = two_machines(server, &database);
+    let [first, second] = first_and_second(&both);
+    both[0].ask("user create alice").ok();
+    first.signal(Signal::KILL);
+    first.ended();
+    until("the second does the jobs", || has_reaped(&second));
+    until("the first is taken out", || {
+        let listed = both[1].ask("list instances").ok().out;
+        listed.contains("control-2") && !listed.contains("control-1")
+    });
+    both[1].ask("user show alice").ok();
+    let log = second.end();
+    assert!(log.contains("this instance does the jobs"), "{log}");
 }
 
 /// What was committed is there, nothing of it in part, and the import can be repeated.

@@ -63,7 +63,8 @@ impl World {
             ..StoreOptions::default()
         };
         let store = store::open(backend.clone(), store_options).await.unwrap();
-        let served = Served { store: store.downgrade(), backend: backend.clone(), hooks };
+        let served =
+            Served { store: store.downgrade(), backend: backend.clone(), hooks, migrations: None };
         admin.serve(served, options).await.unwrap();
         Self { _directory: directory, socket, backend, store: Some(store) }
     }

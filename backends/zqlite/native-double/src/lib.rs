@@ -14,9 +14,11 @@ mod handles;
 mod interface;
 mod statement;
 mod switch;
+mod verdict;
 
 pub use file::{built, install, install_without};
 pub use switch::{ABORT, SWITCH, Switch, UNBROKEN};
+pub use verdict::vouch;
 
 /// The number of the interface: 1.0.0.
 pub const ABI: i32 = 10_000;

@@ -223,7 +223,7 @@ impl Process {
     fn end(&mut self) -> Option<ExitStatus> {
         let mut child = self.child.take()?;
         let _ = child.kill();
-        if is_over(&child) {
+        if ends_before(&child, Instant::now() + END) {
             return child.wait().ok();
         }
         tracing::warn!(child = child.id(), "the ZQLite library's process does not end yet");
@@ -239,12 +239,12 @@ impl Process {
 /// How long the end of a child is waited for that was killed.
 const END: Duration = Duration::from_secs(2);
 
-/// Whether a child that was killed ended within that time.
-fn is_over(child: &Child) -> bool {
+/// Waits for a child's end; whether it came in time.
+pub(crate) fn ends_before(child: &Child, until: Instant) -> bool {
     let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let opened = number.and_then(|number| pidfd_open(number, PidfdFlags::empty()).ok());
-    // Where it cannot be looked at, the thread waits.
-    opened.is_some_and(|process| ready(&process, PollFlags::IN, Instant::now() + END).is_ok())
+    // One that cannot be looked at counts as late.
+    opened.is_some_and(|process| ready(&process, PollFlags::IN, until).is_ok())
 }
 
 impl Drop for Process {

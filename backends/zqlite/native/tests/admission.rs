@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use ghostwire_store_core::error::ErrorKind;
 use ghostwire_store_zqlite_native::admission::{
-    Effort, Examination, Outcome, Report, STEPS, Verdict, examine, require, verdict_path,
+    Effort, Examination, Outcome, Report, STEPS, Suite, SuiteRun, examine, require, verdict_path,
 };
 use ghostwire_store_zqlite_native::{LibraryFile, Program};
-use ghostwire_zqlite_double::{Switch, install, install_without};
+use ghostwire_zqlite_double::{Switch, install, install_without, vouch};
 
 fn child() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_ghostwire-zqlite-native"))
@@ -26,6 +26,7 @@ fn examination(directory: &Path, library: PathBuf) -> Examination {
         store: directory.join("store.db"),
         effort: Effort::REDUCED,
         limit: Duration::from_secs(60),
+        suite: Suite::LeftOut,
     }
 }
 
@@ -85,7 +86,11 @@ fn the_double_passes() {
     let names: Vec<_> = report.steps.iter().map(|step| &*step.name).collect();
     assert_eq!(names, STEPS.map(|step| step.name));
     for step in &report.steps {
-        let expected = if step.name == "keys" { Outcome::Information } else { Outcome::Passed };
+        let expected = match &*step.name {
+            "keys" => Outcome::Information,
+            "conformance" => Outcome::NotRun,
+            _ => Outcome::Passed,
+        };
         assert_eq!(step.outcome, expected, "{step:?}");
     }
     // Nothing is left beside the store but what is asked for.
@@ -104,16 +109,6 @@ fn the_double_passes() {
         assert!(error.to_string().contains("too little"), "{error}");
         assert!(!verdict_path(&store).exists());
     }
-}
-
-/// Writes a verdict as if everything had been tried, which only a full test can keep.
-fn forge(verdict: &Verdict, store: &Path) {
-    let mut text = serde_json::to_value(verdict).unwrap();
-    for (key, value) in [("kills_in_transaction", 200), ("kills_in_commit", 500), ("rows", 50_000)]
-    {
-        text[key] = value.into();
-    }
-    write_verdict(store, &serde_json::to_string_pretty(&text).unwrap());
 }
 
 fn write_verdict(store: &Path, text: &str) {
@@ -135,8 +130,57 @@ fn a_verdict_of_less_than_everything_opens_nothing() {
     let error = require(&store, &library, sha256, &child()).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("fewer kills or rows"), "{error}");
-    forge(verdict, &store);
+    vouch(verdict, &verdict_path(&store)).unwrap();
     require(&store, &library, sha256, &child()).unwrap();
+    // Nor without the conformance suite, unless it was left out on purpose.
+    let kept = fs::read_to_string(verdict_path(&store)).unwrap();
+    for extent in ["part", "not-built", "under-way"] {
+        let changed = kept.replacen("\"left-out\"", &format!("\"{extent}\""), 1);
+        assert_ne!(changed, kept);
+        write_verdict(&store, &changed);
+        let error = require(&store, &library, sha256, &child()).unwrap_err();
+        assert!(error.to_string().contains("less of the conformance suite"), "{extent}: {error}");
+    }
+    // While that is run, its own scratch stores are opened.
+    let scratch = directory.path().join("store.db.native-test/conformance");
+    fs::create_dir_all(&scratch).unwrap();
+    let own = scratch.join("store.db");
+    fs::rename(verdict_path(&store), verdict_path(&own)).unwrap();
+    require(&own, &library, sha256, &child()).unwrap();
+}
+
+#[test]
+fn the_conformance_suite_is_the_program_that_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = install(directory.path(), None).unwrap();
+    let suite = |script: &str, limit: u64| {
+        let mut examination = examination(directory.path(), library.clone());
+        examination.effort = Effort { kills_in_transaction: 1, kills_in_commit: 1, rows: 1_000 };
+        let arguments = vec!["-c".into(), script.into()];
+        let program = Program { path: "/bin/sh".into(), arguments };
+        let (is_whole, limit) = (true, Duration::from_secs(limit));
+        examination.suite = Suite::Run(SuiteRun { program, is_whole, limit });
+        examine(&examination, |_| {}).unwrap()
+    };
+    // A provisional verdict lies where it is run, and its last line is the step's.
+    let report = suite("test -s store.db.verdict && echo table && echo 2 passed && echo", 60);
+    let last = report.steps.last().unwrap();
+    assert_eq!((last.outcome, &*last.detail), (Outcome::Passed, "2 passed"));
+    vouch(report.require().unwrap(), &verdict_path(&directory.path().join("store.db"))).unwrap();
+    let sha256 = LibraryFile::read(&library).unwrap().sha256();
+    require(&directory.path().join("store.db"), &library, sha256, &child()).unwrap();
+    for (script, limit, expected) in [
+        ("echo note: a case failed >&2; echo note: another >&2; exit 3", 60, "a case failed"),
+        ("exit 3", 60, "exit status: 3"),
+        ("exec tail -f /dev/null", 1, "did not end within 1 s"),
+    ] {
+        let report = suite(script, limit);
+        fails(&report, "conformance");
+        let detail = &report.steps.last().unwrap().detail;
+        assert!(detail.contains(expected), "{detail}");
+    }
+    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().flatten().collect();
+    assert_eq!(left.len(), 2, "the library and the verdict: {left:?}");
 }
 
 #[test]
@@ -177,7 +221,7 @@ fn a_verdict_holds_for_what_was_tested() {
     let library = install(directory.path(), None).unwrap();
     let store = directory.path().join("store.db");
     let report = examined(directory.path(), library.clone());
-    forge(report.require().unwrap(), &store);
+    vouch(report.require().unwrap(), &verdict_path(&store)).unwrap();
     let sha256 = LibraryFile::read(&library).unwrap().sha256();
     let kept = fs::read_to_string(verdict_path(&store)).unwrap();
     let changed = |from: &str, to: &str, expected: &str| {
@@ -197,7 +241,7 @@ fn a_verdict_holds_for_what_was_tested() {
     changed(&version, "#1 of another day", "changed=kernel");
     changed("\"passed\"", "\"failed\"", "another one than this version's");
     changed("\"reopen\"", "\"reopened\"", "another one than this version's");
-    changed("\"form\": 2", "\"form\": 1", "was not tested");
+    changed("\"form\": 3", "\"form\": 2", "was not tested");
     changed("{", "", "was not tested");
     fs::write(verdict_path(&store), &kept).unwrap();
     let error = require(&store, &library, [0; 32], &child()).unwrap_err();
@@ -245,6 +289,7 @@ fn one_self_test_at_a_time() {
     let scratch = directory.path().join("store.db.native-test");
     fs::create_dir(&scratch).unwrap();
     fs::write(scratch.join("1.db"), "left").unwrap();
+    fs::create_dir(scratch.join("conformance")).unwrap();
     let held = fs::File::open(&scratch).unwrap();
     held.lock().unwrap();
     let mut examination = examination(directory.path(), library);

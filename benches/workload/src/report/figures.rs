@@ -1,7 +1,7 @@
 //! The rows that both reports show.
 
 use crate::results::{
-    DIRECT, Machine, Measured, OfProcesses, OfSubject, Opening, Results, Run, grouped,
+    DIRECT, Machine, Measured, OfFollowing, OfProcesses, OfSubject, Opening, Results, Run, grouped,
 };
 use crate::{Kind, Spread};
 
@@ -223,6 +223,21 @@ fn processes(results: &Results) -> Option<Table> {
     })
 }
 
+/// How fast one store on a database follows another.
+fn following(results: &Results) -> Option<Table> {
+    let took =
+        |us: Spread| format!("{} ({} to {})", time(us.median), time(us.least), time(us.most));
+    let row = |of: &OfFollowing| {
+        let what = "following: acknowledged here to visible there".to_owned();
+        vec![what, grouped(of.commits), took(of.p50_us), took(of.p99_us)]
+    };
+    results.following.as_ref().map(|of| Table {
+        title: "Two stores on one PostgreSQL: what one commits arrives at the other".to_owned(),
+        columns: &["WHAT", "COMMITS", "MEDIAN", "P99"],
+        rows: vec![row(of)],
+    })
+}
+
 /// The goals.
 pub(super) fn reach(results: &Results) -> Table {
     let row = |reach: &crate::results::Reach| {
@@ -243,5 +258,6 @@ pub(super) fn reach(results: &Results) -> Table {
 /// Every table, in the order of the report.
 pub(super) fn all(results: &Results) -> Vec<Table> {
     let tables = results.tables.iter().map(|table| measured(table, &results.machine));
-    tables.chain(openings(results)).chain(processes(results)).collect()
+    let on_one_database = processes(results).into_iter().chain(following(results));
+    tables.chain(openings(results)).chain(on_one_database).collect()
 }

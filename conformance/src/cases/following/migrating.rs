@@ -4,7 +4,8 @@ use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ghostwire_store_core::migration::{
-    CopyOptions, Event, MoveOptions, Mover, Next, Role, Service, Side, Which,
+    CopyOptions, Event, Migration, MoveOptions, Mover, Next, Occupant, Role, Seat, Service, Side,
+    Stage, Which,
 };
 use ghostwire_store_memory::MemoryBackend;
 
@@ -20,6 +21,8 @@ cases! {
             a_hand_over_that_takes_too_long_is_taken_back,
             a_target_that_is_given_up_is_no_store,
             only_an_empty_database_becomes_the_target,
+            an_open_store_moves_while_its_callers_wait,
+            callers_of_an_open_store_are_served_when_a_hand_over_is_taken_back,
         ],
     }
 }
@@ -265,4 +268,88 @@ async fn only_an_empty_database_becomes_the_target(env: &mut TestEnv) {
     // Nothing of the source changed: it does not wait for a target that it never gets.
     assert_eq!(source.backend.head().await.unwrap().record(), record);
     assert!(source.store.consumers().list().await.unwrap().is_empty());
+}
+
+/// A network in memory, on a seat.
+async fn seated(env: &TestEnv) -> Opened {
+    let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new(StoreId::from_bytes([9; 16])));
+    let seat = Seat::new(Occupant::new(backend));
+    let options = StoreOptions { seat: Some(seat.clone()), ..env.options() };
+    let store = ghostwire_store_core::open(seat, options).await.unwrap();
+    populate(env, &store).await;
+    store
+}
+
+async fn mirrored(migration: &Migration) {
+    while migration.status().await.unwrap().stage != Stage::Mirror {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn an_open_store_moves_while_its_callers_wait(env: &mut TestEnv) {
+    let (store, target) = (seated(env).await, env.open_backend().await);
+    let name = target.info().name;
+    let occupant = Occupant::new(target.clone());
+    let begun = Migration::begin(store.as_ref(), occupant, MIGRATION, in_steps()).await;
+    if target.info().shared {
+        fails(begun, Unsupported);
+        return;
+    }
+    let migration = begun.unwrap();
+    mirrored(&migration).await;
+    fails(migration.finish("nobody").await, Restricted);
+    fails(migration.back("nobody").await, Restricted);
+    for (to_target, backend, epoch) in [(true, name, 1), (false, "memory", 2), (true, name, 3)] {
+        let handing_over = async {
+            match to_target {
+                true => migration.advance("somebody").await,
+                false => migration.back("somebody").await,
+            }
+        };
+        // Whoever writes meanwhile is answered by the one side or the other.
+        let (handed, ()) = tokio::join!(handing_over, async {
+            for round in 0..12 {
+                write(&store, u32::try_from(epoch).unwrap() * 100 + round).await;
+            }
+        });
+        handed.unwrap();
+        let info = store.info();
+        assert_eq!((info.backend.name, info.epoch.get()), (backend, epoch));
+        store.verify().await.unwrap();
+    }
+    fails(migration.abort("somebody").await, Restricted);
+    migration.finish("somebody").await.unwrap();
+    assert!(migration.has_ended());
+    assert!(store.consumers().list().await.unwrap().is_empty());
+    write(&store, 900).await;
+    let (digests, position) = (store.digests().await.unwrap(), store.view().position());
+    close(store).await;
+    let store = ghostwire_store_core::open(env.open_backend().await, env.options()).await.unwrap();
+    assert_eq!((store.digests().await.unwrap(), store.view().position()), (digests, position));
+    close(store).await;
+}
+
+async fn callers_of_an_open_store_are_served_when_a_hand_over_is_taken_back(env: &mut TestEnv) {
+    let (store, target) = (seated(env).await, env.open_backend().await);
+    if target.info().shared {
+        return;
+    }
+    let options = MoveOptions { max_stall: Duration::ZERO, ..in_steps() };
+    let occupant = Occupant::new(target);
+    let migration = Migration::begin(store.as_ref(), occupant, MIGRATION, options).await.unwrap();
+    mirrored(&migration).await;
+    let (handed, ()) = tokio::join!(migration.advance("somebody"), async {
+        for round in 0..12 {
+            write(&store, round).await;
+        }
+    });
+    let error = fails(handed.map(drop), Busy);
+    assert!(error.to_string().contains("commits_per_second"), "{error}");
+    assert_eq!(
+        (migration.status().await.unwrap().stage, store.info().backend.name),
+        (Stage::Mirror, "memory")
+    );
+    write(&store, 50).await;
+    store.verify().await.unwrap();
+    close(store).await;
 }

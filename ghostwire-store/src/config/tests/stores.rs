@@ -353,6 +353,9 @@ fn roles_and_migrations_name_stores() {
     ] {
         let known = "known=archive, cold-data, live";
         invalid(with(line), &["no store", key, known, "line 17", "nearest=archive"]);
+        if key == "key=migration.target" {
+            continue;
+        }
         let parts = ["this version", key, "value=archive", "line 17"];
         refused(with(&line.replace("achive", "archive")), ErrorKind::Unsupported, &parts);
     }
@@ -361,4 +364,26 @@ fn roles_and_migrations_name_stores() {
     assert_eq!(config.store_of(Role::Secrets), "live");
     // One that was chosen by name serves every role.
     config.for_store("archive").unwrap().check().unwrap();
+}
+
+#[test]
+fn a_move_leads_from_one_file_to_another() {
+    let with = |target: &str| {
+        let stores = "[development.stores.here]\nbackend = 'libsql'\npath = 'a.db'\n\
+             [development.stores.there]\nbackend = 'zqlite'\npath = 'b.db'\n\
+             [development.stores.server]\nbackend = 'postgres'\nsecret_key_file = 'k'\n[development.stores.nowhere]\nbackend = 'memory'\n";
+        from_toml(&format!(
+            "[development]\nstore = 'here'\n[development.migration]\ntarget = '{target}'\n{stores}"
+        ))
+    };
+    let config = with("there").unwrap();
+    assert_eq!(config.migration.target.as_deref(), Some("there"));
+    assert_eq!(config.migration.stage.name(), "target-only");
+    invalid(with("here"), &["to another one", "key=migration.target", "line 4"]);
+    for (target, backend) in [("server", "backend=postgres"), ("nowhere", "backend=memory")] {
+        let parts = ["this version", backend, "line 4"];
+        refused(with(target), ErrorKind::Unsupported, &parts);
+    }
+    // The chosen store is another one then, and it moves nowhere.
+    assert_eq!(config.for_store("there").unwrap().migration.target, None);
 }

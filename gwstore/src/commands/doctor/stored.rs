@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ghostwire_store::admin::{Client, RemoteBackend};
-use ghostwire_store::config::Config;
+use ghostwire_store::config::{BackendKind, Config};
 use ghostwire_store::domain::{Clock, SystemClock, Timestamp};
 use ghostwire_store::{Error, ErrorKind, Result};
 use ghostwire_store_core::backend::{Backend, Head, LogIndex, LogInfo};
@@ -23,32 +23,36 @@ pub(super) async fn check(config: &Config, checkup: &mut Checkup<'_, '_>) -> Out
     const CHECK: &str = "store";
     let (backend, client) = match open(config, checkup).await {
         Ok(opened) => opened,
-        Err(error) => return checkup.add(Finding::error(CHECK, &error, advice_on(&error))),
+        Err(error) => return checkup.add(Finding::error(CHECK, &error, advice_on(config, &error))),
     };
     let head = match backend.head().await {
         Ok(head) => head,
         Err(error) => {
             let _ = backend.close().await;
-            return checkup.add(Finding::error(CHECK, &error, advice_on(&error)));
+            return checkup.add(Finding::error(CHECK, &error, advice_on(config, &error)));
         }
     };
     check_log(backend.info().log, checkup)?;
-    let is_current = check_schema(&head, checkup)?;
+    let is_current = check_schema(config, &head, checkup)?;
     check_clock(config, &head, checkup)?;
     if is_current {
         match Reading::on(backend.clone(), client).await {
             Ok(reading) => check_content(config, &reading, checkup).await?,
-            Err(error) => checkup.add(Finding::error(CHECK, &error, advice_on(&error)))?,
+            Err(error) => checkup.add(Finding::error(CHECK, &error, advice_on(config, &error)))?,
         }
     } else {
         let verified = backend.verify().await;
         checkup.add(match verified {
             Ok(()) => Finding::unchecked(
                 "integrity",
-                "the file is whole; what is stored in it was not read",
-                "run `gwstore migrate`, and the doctor once more",
+                if is_on_a_server(config) {
+                    "the tables are whole; what is stored in them was not read"
+                } else {
+                    "the file is whole; what is stored in it was not read"
+                },
+                "run `gwstore upgrade`, and the doctor once more",
             ),
-            Err(error) => Finding::error("integrity", &error, advice_on(&error)),
+            Err(error) => Finding::error("integrity", &error, advice_on(config, &error)),
         })?;
     }
     // It was only read.
@@ -72,8 +76,30 @@ async fn open(
     Ok((backend?, None))
 }
 
+/// Whether what is stored is in tables of a server, and in no file.
+fn is_on_a_server(config: &Config) -> bool {
+    config.backend.kind() == BackendKind::Postgres
+}
+
 /// What helps, where the error does not say it.
-fn advice_on(error: &Error) -> &'static str {
+fn advice_on(config: &Config, error: &Error) -> &'static str {
+    if is_on_a_server(config) {
+        return match error.kind() {
+            ErrorKind::Corrupt => {
+                "keep the database as it is, and restore a backup into another schema or database"
+            }
+            ErrorKind::PermissionDenied => {
+                "correct postgres.user and its password_file, or grant the role its rights on the server"
+            }
+            ErrorKind::InvalidArgument | ErrorKind::Unsupported => {
+                "correct the postgres.* keys, or the settings of the server that the error names"
+            }
+            ErrorKind::Unavailable => {
+                "look at the database server and the way to it; nothing of what is stored was checked"
+            }
+            _ => "put that right; nothing of what is stored was checked",
+        };
+    }
     match error.kind() {
         ErrorKind::Corrupt => "keep the file as it is, and restore a backup under another name",
         ErrorKind::PermissionDenied => {
@@ -117,14 +143,18 @@ fn check_log(log: Option<LogInfo>, checkup: &mut Checkup<'_, '_>) -> Outcome {
 }
 
 /// Tells whether the store can be read without a migration.
-fn check_schema(head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome<bool> {
+fn check_schema(config: &Config, head: &Head, checkup: &mut Checkup<'_, '_>) -> Outcome<bool> {
     const CHECK: &str = "schema";
     let current = Schema::current();
     let found = format!("version {}, supported {}", head.schema.version, current.version().version);
     match current.steps_from(head.schema) {
         Ok([]) => checkup.add(Finding::ok(CHECK, found)).map(|()| true),
         Ok(_) => {
-            let advice = "run `gwstore migrate`; it keeps a backup";
+            let advice = if is_on_a_server(config) {
+                "run `gwstore upgrade` as the owner of the tables; it keeps no backup"
+            } else {
+                "run `gwstore upgrade`; it keeps a backup"
+            };
             checkup.add(Finding::warn(CHECK, found, advice)).map(|()| false)
         }
         Err(error) => {
@@ -175,7 +205,13 @@ async fn check_content(
     checkup.add(Finding::ok("store", format!("opens, serial {}", info.serial)))?;
     // Of rows that are not flushed the engine alone is asked, unless whoever has them in memory is.
     let verified = if info.dirty_rows == 0 || reading.is_live() {
-        reading.verify().await.map(|()| "file, rows and blocks are whole, and agree")
+        reading.verify().await.map(|()| {
+            if is_on_a_server(config) {
+                "tables, rows and blocks are whole, and agree"
+            } else {
+                "file, rows and blocks are whole, and agree"
+            }
+        })
     } else {
         reading.backend.verify().await.map(
             |()| "file, rows and blocks are whole; some rows wait to be flushed, as after a crash",
@@ -183,7 +219,7 @@ async fn check_content(
     };
     checkup.add(match verified {
         Ok(found) => Finding::ok(CHECK, found),
-        Err(error) => Finding::error(CHECK, &error, advice_on(&error)),
+        Err(error) => Finding::error(CHECK, &error, advice_on(config, &error)),
     })?;
     check_credentials(config, &reading.store.view(), checkup).await
 }

@@ -1,11 +1,12 @@
 //! Whether a library is to be trusted with a store: a self-test, and its verdict.
 //!
 //! The test writes scratch databases where the store is to be, each part in a fresh child with a time
-//! limit, the cheapest first, and ends with the first property that does not hold. Its verdict holds for
-//! these bytes of the library and of the program that loads it, this machine, its kernel and this file
-//! system; a store is only opened with one.
+//! limit, the cheapest first and the conformance suite last, and ends with the first property that does not
+//! hold. Its verdict holds for these bytes of the library and of the program that loads it, this machine, its
+//! kernel and this file system; a store is only opened with one.
 
 mod steps;
+mod suite;
 mod verdict;
 
 use std::fs;
@@ -17,7 +18,8 @@ use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_sqlite::{TEST_DIRECTORY, create_private_directory, directory_of};
 
 pub use steps::STEPS;
-use steps::Trial;
+use steps::{How, Trial};
+pub use suite::{Conformance, SCRATCH_STORE, SUITE_LIMIT, Suite, SuiteRun};
 pub use verdict::{Verdict, require, verdict_path};
 
 use crate::library_file::LibraryFile;
@@ -53,8 +55,10 @@ pub struct Examination {
     pub store: PathBuf,
     /// How much is tried.
     pub effort: Effort,
-    /// How long a part may take.
+    /// How long a part may take, but for the last step.
     pub limit: Duration,
+    /// What becomes of the last step.
+    pub suite: Suite,
 }
 
 /// How long a part of the self-test may take by default.
@@ -73,6 +77,9 @@ pub enum Outcome {
     Failed,
     /// An earlier one did not.
     Skipped,
+    /// It could not be tried, or was not to be.
+    #[serde(rename = "not run")]
+    NotRun,
 }
 
 impl Outcome {
@@ -84,6 +91,7 @@ impl Outcome {
             Self::Information => "information",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
+            Self::NotRun => "not run",
         }
     }
 }
@@ -100,6 +108,13 @@ pub struct Step {
     pub detail: String,
     /// How long it took.
     pub milliseconds: u64,
+}
+
+impl Step {
+    fn not_run(name: &str, why: &str) -> Self {
+        let (outcome, name, detail) = (Outcome::NotRun, name.to_owned(), why.to_owned());
+        Self { name, outcome, detail, milliseconds: 0 }
+    }
 }
 
 /// What the self-test found.
@@ -153,17 +168,41 @@ pub fn examine(examination: &Examination, mut tell: impl FnMut(&Step)) -> Result
         deadline: examination.limit,
     };
     let scratch = Scratch::beside(&examination.store)?;
-    let mut trial = Trial::new(&host, &scratch.0, examination.effort);
-    let (mut steps, mut is_refused) = (Vec::new(), false);
+    let mut trial = Trial::new(&host, &scratch.path, examination.effort);
+    let judged = |trial: &Trial<'_>, conformance, steps: &[Step]| {
+        let (program, store) = (&examination.program.path, &examination.store);
+        let verdict = trial.loaded.as_ref().map(|loaded| {
+            Verdict::new(&file, program, loaded, store, trial.done, conformance, steps)
+        });
+        verdict.transpose()
+    };
+    let (mut steps, mut is_refused) = (Vec::<Step>::new(), false);
     for step in STEPS {
         let began = Instant::now();
-        let (outcome, detail) = match is_refused {
-            true => (Outcome::Skipped, String::new()),
-            false => match (step.run)(&mut trial) {
-                Ok(found) if step.is_information => (Outcome::Information, found),
-                Ok(found) => (Outcome::Passed, found),
-                Err(wrong) if step.is_information => (Outcome::Information, wrong),
-                Err(wrong) => (Outcome::Failed, wrong),
+        let (outcome, detail) = match step.how {
+            _ if is_refused => (Outcome::Skipped, String::new()),
+            How::Property(run) => decided(run(&mut trial)),
+            How::Information(run) => {
+                let (Ok(found) | Err(found)) = run(&mut trial);
+                (Outcome::Information, found)
+            }
+            How::Suite => match &examination.suite {
+                Suite::Run(run) => {
+                    let mut so_far = steps.clone();
+                    so_far.push(Step::not_run(step.name, "it is under way"));
+                    let provisional = judged(&trial, Conformance::UnderWay, &so_far)?;
+                    let provisional = provisional.ok_or_else(|| "nothing was loaded".to_owned());
+                    decided(
+                        provisional.and_then(|it| run.within(&scratch.path, &scratch.lock, &it)),
+                    )
+                }
+                Suite::LeftOut => (Outcome::NotRun, "it was left out, as was asked".to_owned()),
+                Suite::NotBuilt => (
+                    Outcome::NotRun,
+                    "this program has no suite: build gwstore with --features \
+                     zqlite-native,conformance"
+                        .to_owned(),
+                ),
             },
         };
         is_refused |= outcome == Outcome::Failed;
@@ -172,23 +211,25 @@ pub fn examine(examination: &Examination, mut tell: impl FnMut(&Step)) -> Result
         tell(&done);
         steps.push(done);
     }
-    let loaded = trial.loaded.take();
-    let verdict = match (&loaded, is_refused) {
-        (Some(loaded), false) => Some(Verdict::new(
-            &file,
-            &examination.program.path,
-            loaded,
-            &examination.store,
-            trial.done,
-            &steps,
-        )?),
-        _ => None,
+    let verdict = match is_refused {
+        true => None,
+        false => judged(&trial, examination.suite.extent(), &steps)?,
     };
-    Ok(Report { steps, loaded, verdict })
+    Ok(Report { steps, loaded: trial.loaded.take(), verdict })
+}
+
+fn decided(found: std::result::Result<String, String>) -> (Outcome, String) {
+    match found {
+        Ok(found) => (Outcome::Passed, found),
+        Err(wrong) => (Outcome::Failed, wrong),
+    }
 }
 
 /// A directory for scratch databases, which is locked while it is used. Dropped, it is removed.
-struct Scratch(PathBuf, #[allow(dead_code)] fs::File);
+struct Scratch {
+    path: PathBuf,
+    lock: fs::File,
+}
 
 impl Scratch {
     fn beside(store: &Path) -> Result<Self> {
@@ -230,16 +271,21 @@ impl Scratch {
         }
         // What one left that was broken off.
         for entry in fs::read_dir(&path).map_err(failed)? {
-            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+            let entry = entry.map_err(failed)?;
+            let removed = match entry.file_type().map_err(failed)?.is_dir() {
+                true => fs::remove_dir_all(entry.path()),
+                false => fs::remove_file(entry.path()),
+            };
+            removed.map_err(failed)?;
         }
-        Ok(Self(path, lock))
+        Ok(Self { path, lock })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "scratch files of the self-test stay");
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "scratch files of the self-test stay");
         }
     }
 }

@@ -18,20 +18,32 @@ pub struct Named {
     pub name: &'static str,
     /// What it says, for the report.
     pub says: &'static str,
-    pub(crate) is_information: bool,
-    pub(crate) run: fn(&mut Trial<'_>) -> Result<String, String>,
+    pub(crate) how: How,
 }
 
-const fn step(
-    name: &'static str,
-    says: &'static str,
-    run: fn(&mut Trial<'_>) -> Result<String, String>,
-) -> Named {
-    Named { name, says, is_information: false, run }
+/// What tries a part of the library in children that load it.
+type Run = fn(&mut Trial<'_>) -> Result<String, String>;
+
+/// How a step is tried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum How {
+    /// It has to hold.
+    Property(Run),
+    /// Nothing depends on it.
+    Information(Run),
+    /// By the conformance suite, which is a program's own.
+    Suite,
 }
+
+const fn step(name: &'static str, says: &'static str, run: Run) -> Named {
+    Named { name, says, how: How::Property(run) }
+}
+
+/// The last step, and the only one that may be left out.
+pub(super) const CONFORMANCE: &str = "conformance";
 
 /// All steps, the cheapest first.
-pub const STEPS: [Named; 16] = [
+pub const STEPS: [Named; 17] = [
     step("interface", "it loads, and has every function of ABI 1.x", interface),
     step("codes", "results and failures have the numbers of ABI 1.0.0", |it| it.alone("codes")),
     step("reopen", "rows are there after closing, in another process", reopen),
@@ -43,8 +55,7 @@ pub const STEPS: [Named; 16] = [
     Named {
         name: "keys",
         says: "which keys are enforced",
-        is_information: true,
-        run: |it| it.on_table("keys"),
+        how: How::Information(|it| it.on_table("keys")),
     },
     step("volume", "many rows, within bounds of time and memory", volume),
     step(
@@ -69,6 +80,7 @@ pub const STEPS: [Named; 16] = [
     ),
     step("full-disk", "without room a write fails, and what was stored stays", full_disk),
     step("second-opener", "of two writers none loses what it was told is stored", second_opener),
+    Named { name: CONFORMANCE, says: "scratch stores on it keep the contract", how: How::Suite },
 ];
 
 /// The self-test under way.

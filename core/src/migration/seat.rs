@@ -1,0 +1,295 @@
+//! The place of a store's backend, in which a migration puts another one while the store is open.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+
+use super::mirror::Mirror;
+use super::step::Which;
+use super::witness::Witness;
+use crate::backend::{
+    Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, ConnectionObserver, Head,
+    Scan, ScanPage,
+};
+use crate::block::{EncodedBlock, Serial};
+use crate::error::{Error, Result};
+use crate::keys::KeyManager;
+use crate::options::Materialize;
+use crate::position::Epoch;
+use crate::schema::Schema;
+
+/// A database, and what a store needs to know of it.
+#[derive(Debug, Clone)]
+pub struct Occupant {
+    /// The database.
+    pub backend: Arc<dyn Backend>,
+    /// What changes its keys, if it is sealed.
+    pub keys: Option<Arc<dyn KeyManager>>,
+    /// When rows are written to its tables.
+    pub materialize: Materialize,
+}
+
+impl Occupant {
+    /// One without keys, whose rows are written in the background.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, keys: None, materialize: Materialize::default() }
+    }
+}
+
+/// Makes room for a copy where a side was superseded while it was away.
+#[async_trait]
+pub trait Renewal: Send + Sync + std::fmt::Debug {
+    /// Sets aside what is there, which may have commits that were never answered, and makes an empty database
+    /// in its place. `epoch` is the one in which it was left.
+    ///
+    /// # Errors
+    /// Those of the file system, and of making a database.
+    async fn renew(&self, superseded: &Occupant, epoch: Epoch) -> Result<Occupant>;
+}
+
+/// That one side went on without the other one.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    /// Which one was lost: the first was served.
+    pub(crate) lost: Which,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+impl std::fmt::Display for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lost = match self.lost {
+            Which::First => "the side that was served",
+            Which::Second => "the side that followed",
+        };
+        write!(f, "{lost} was lost: {}", self.reason)
+    }
+}
+
+/// A backend that is the one which sits in it. A store that is opened on a seat, and told so by
+/// [`StoreOptions::seat`](crate::options::StoreOptions::seat), can be moved to another database while it is
+/// open. The other side of a migration stands beside it, and is closed with it.
+#[derive(Debug)]
+pub struct Seat {
+    sitting: ArcSwap<Occupant>,
+    beside: Mutex<Option<Occupant>>,
+    /// Every commit goes to both.
+    mirror: ArcSwapOption<Mirror>,
+    /// Grants an epoch to one side only.
+    witness: Option<Arc<dyn Witness>>,
+    renewal: OnceLock<Arc<dyn Renewal>>,
+    fallback: ArcSwapOption<Fallback>,
+    fallbacks: AtomicU64,
+    /// The writer refuses writes until somebody has it settle which side is written.
+    is_unsettled: AtomicBool,
+}
+
+impl Seat {
+    /// With this in it.
+    #[must_use]
+    pub fn new(occupant: Occupant) -> Arc<Self> {
+        Self::witnessed(occupant, None)
+    }
+
+    /// The same where neither side goes on without the other one unless a witness grants it.
+    #[must_use]
+    pub fn witnessed(occupant: Occupant, witness: Option<Arc<dyn Witness>>) -> Arc<Self> {
+        Arc::new(Self {
+            sitting: ArcSwap::from_pointee(occupant),
+            beside: Mutex::default(),
+            mirror: ArcSwapOption::empty(),
+            witness,
+            renewal: OnceLock::new(),
+            fallback: ArcSwapOption::empty(),
+            fallbacks: AtomicU64::new(0),
+            is_unsettled: AtomicBool::new(false),
+        })
+    }
+
+    /// What sits in it.
+    #[must_use]
+    pub fn sitting(&self) -> Arc<Occupant> {
+        self.sitting.load_full()
+    }
+
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.sitting.load().backend.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Occupant>> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The other side.
+    #[must_use]
+    pub fn beside(&self) -> Option<Occupant> {
+        self.lock().clone()
+    }
+
+    /// Has this be the other side. Gives what stood there.
+    pub fn put_beside(&self, other: Option<Occupant>) -> Option<Occupant> {
+        std::mem::replace(&mut *self.lock(), other)
+    }
+
+    /// Has this be the other side unless there is one. Tells whether it is.
+    pub(crate) fn put_if_free(&self, other: Occupant) -> bool {
+        let mut beside = self.lock();
+        let is_free = beside.is_none();
+        if is_free {
+            *beside = Some(other);
+        }
+        is_free
+    }
+
+    pub(crate) fn set_settled(&self, is_settled: bool) {
+        self.is_unsettled.store(!is_settled, Ordering::Release);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.is_unsettled.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn witness(&self) -> Option<Arc<dyn Witness>> {
+        self.witness.clone()
+    }
+
+    /// Has this make room for a copy where the other side was superseded. The first one stays.
+    pub fn set_renewal(&self, renewal: Arc<dyn Renewal>) {
+        let _ = self.renewal.set(renewal);
+    }
+
+    pub(crate) fn renewal(&self) -> Option<Arc<dyn Renewal>> {
+        self.renewal.get().cloned()
+    }
+
+    pub(crate) fn mirror(&self) -> Option<Arc<Mirror>> {
+        self.mirror.load_full()
+    }
+
+    /// Has every commit go to both from now on, or to the one that sits.
+    pub(crate) fn set_mirror(&self, mirror: Option<Arc<Mirror>>) {
+        self.mirror.store(mirror);
+    }
+
+    /// The two are not in step any more, and one of them goes on alone.
+    pub(crate) fn fell_back(&self, lost: Which, reason: &Error) {
+        let fallback = Fallback { lost, reason: reason.to_string() };
+        self.fallback.store(Some(Arc::new(fallback)));
+        self.fallbacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often one side went on without the other one by itself, and the last time.
+    pub(crate) fn fallbacks(&self) -> (u64, Option<Arc<Fallback>>) {
+        (self.fallbacks.load(Ordering::Relaxed), self.fallback.load_full())
+    }
+
+    /// The two change places. Does nothing if nothing stands beside it.
+    pub(crate) fn change_places(&self) {
+        let mut beside = self.lock();
+        if let Some(other) = beside.take() {
+            let before = self.sitting.swap(Arc::new(other));
+            *beside = Some(Occupant::clone(&before));
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Seat {
+    fn info(&self) -> BackendInfo {
+        self.backend().info()
+    }
+
+    async fn head(&self) -> Result<Head> {
+        self.backend().head().await
+    }
+
+    async fn migrate(&self, target: Schema) -> Result<()> {
+        self.backend().migrate(target).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        self.backend().scan(scan).await
+    }
+
+    async fn blocks(&self, after: Serial, limit: usize) -> Result<Vec<EncodedBlock>> {
+        self.backend().blocks(after, limit).await
+    }
+
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        self.backend().await_change(at_most).await
+    }
+
+    async fn take_turn(&self) -> Result<bool> {
+        self.backend().take_turn().await
+    }
+
+    async fn end_turn(&self) -> Result<()> {
+        self.backend().end_turn().await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        let backend = self.backend();
+        match self.mirror() {
+            Some(mirror) => mirror.commit(backend.as_ref(), commit).await,
+            None => backend.commit(commit).await,
+        }
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        self.backend().confirm().await
+    }
+
+    async fn maintain(&self, budget: Budget) -> Result<bool> {
+        self.backend().maintain(budget).await
+    }
+
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
+        self.backend().probe(epoch).await
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        self.backend().adopt(head).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        let backend = self.backend();
+        match self.mirror() {
+            Some(mirror) => mirror.reopen(backend.as_ref()).await,
+            None => backend.reopen().await,
+        }
+    }
+
+    async fn verify(&self) -> Result<()> {
+        self.backend().verify().await
+    }
+
+    async fn attest(&self, state: &AttestedState) -> Result<Attestation> {
+        self.backend().attest(state).await
+    }
+
+    fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        self.backend().observe_connections(observer);
+    }
+
+    fn announce_close(&self) {
+        self.backend().announce_close();
+        if let Some(other) = self.beside() {
+            other.backend.announce_close();
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.set_mirror(None);
+        let closed = self.backend().close().await;
+        if let Some(other) = self.put_beside(None)
+            && let Err(error) = other.backend.close().await
+        {
+            tracing::warn!(%error, "the other side of a migration is not closed in order");
+        }
+        closed
+    }
+}

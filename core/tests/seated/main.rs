@@ -1,0 +1,380 @@
+//! An open store that moves to another database which fails, is slow or hangs.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod in_step;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ghostwire_store_core::backend::{Backend, Commit, Head};
+use ghostwire_store_core::domain::{MigrationId, NewUser, StoreId};
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::layer::Layer;
+use ghostwire_store_core::migration::{
+    Migration, MoveOptions, Occupant, Role, Seat, Stage, Status,
+};
+use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::{Store, open};
+use ghostwire_store_memory::MemoryBackend;
+use tokio::sync::Semaphore;
+
+const MIGRATION: MigrationId = MigrationId::from_bytes([3; 16]);
+
+/// What a database may hang in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Probe,
+    Adopt,
+    Activate,
+}
+
+#[derive(Debug)]
+struct Permits(Semaphore);
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
+}
+
+/// What a database does wrong.
+#[derive(Debug, Default)]
+struct Wrongs {
+    adopts: AtomicBool,
+    commits: AtomicBool,
+    probes: AtomicBool,
+    /// The next activation is stored, and answered as if nobody knew.
+    loses_answer: AtomicBool,
+    /// What is not answered before a permit is given.
+    hangs: Mutex<Option<Call>>,
+    permits: Permits,
+    /// Every commit, until it is opened anew.
+    is_stuck: AtomicBool,
+    /// It cannot be opened anew.
+    reopens: AtomicBool,
+    /// Its disk is full.
+    is_full: AtomicBool,
+    /// The next commits that change content are stored, and answered as if nobody knew.
+    loses_answers: AtomicBool,
+    /// Where commits that change content wait for those of the other side, and block their thread.
+    meets: Mutex<Option<Arc<Barrier>>>,
+    /// Every role that was written.
+    roles: Mutex<Vec<Role>>,
+}
+
+/// A database that fails as it is told.
+#[derive(Debug, Clone)]
+struct Failing {
+    inner: MemoryBackend,
+    wrongs: Arc<Wrongs>,
+}
+
+impl Failing {
+    fn new(number: u8) -> Self {
+        let inner = MemoryBackend::new(StoreId::from_bytes([number; 16]));
+        Self { inner, wrongs: Arc::default() }
+    }
+
+    fn fail(&self, which: impl Fn(&Wrongs) -> &AtomicBool, fails: bool) {
+        which(&self.wrongs).store(fails, Ordering::SeqCst);
+    }
+
+    fn hang(&self, call: Call) {
+        *self.wrongs.hangs.lock().unwrap() = Some(call);
+    }
+
+    fn go_on(&self) {
+        *self.wrongs.hangs.lock().unwrap() = None;
+        self.wrongs.permits.0.add_permits(1);
+    }
+
+    async fn may_hang(&self, call: Call) {
+        if *self.wrongs.hangs.lock().unwrap() == Some(call) {
+            self.wrongs.permits.0.acquire().await.unwrap().forget();
+        }
+    }
+
+    async fn role(&self) -> Role {
+        self.inner.head().await.unwrap().record().role
+    }
+
+    fn was(&self, role: Role) -> bool {
+        self.wrongs.roles.lock().unwrap().contains(&role)
+    }
+}
+
+fn check(fails: &AtomicBool) -> Result<()> {
+    match fails.load(Ordering::SeqCst) {
+        true => Err(Error::new(ErrorKind::Unavailable, "as it was told")),
+        false => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Layer for Failing {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        check(&self.wrongs.commits)?;
+        check(&self.wrongs.is_stuck)?;
+        let is_content = commit.id().is_some();
+        if is_content && self.wrongs.is_full.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Exhausted, "as it was told"));
+        }
+        let meets = self.wrongs.meets.lock().unwrap().clone();
+        if let Some(meets) = meets.filter(|_| is_content) {
+            meets.wait();
+        }
+        let record = commit.head.record;
+        if record.is_some_and(|it| it.after.role == Role::ActiveSync) {
+            self.may_hang(Call::Activate).await;
+        }
+        self.inner.commit(commit).await?;
+        if is_content && self.wrongs.loses_answers.swap(false, Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::OutcomeUnknown, "as it was told"));
+        }
+        if let Some(record) = record {
+            self.wrongs.roles.lock().unwrap().push(record.after.role);
+            let is_activated = record.after.role == Role::ActiveSync;
+            if is_activated && self.wrongs.loses_answer.swap(false, Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::OutcomeUnknown, "as it was told"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn probe(&self, epoch: ghostwire_store_core::position::Epoch) -> Result<()> {
+        check(&self.wrongs.probes)?;
+        self.may_hang(Call::Probe).await;
+        self.inner.probe(epoch).await
+    }
+
+    async fn reopen(&self) -> Result<Head> {
+        check(&self.wrongs.reopens)?;
+        self.fail(|it| &it.is_stuck, false);
+        self.inner.reopen().await
+    }
+
+    async fn adopt(&self, head: &Head) -> Result<()> {
+        check(&self.wrongs.adopts)?;
+        self.may_hang(Call::Adopt).await;
+        self.inner.adopt(head).await
+    }
+}
+
+/// As long as it takes.
+fn patient() -> MoveOptions {
+    MoveOptions { max_stall: Duration::from_secs(3600), ..MoveOptions::default() }
+}
+
+struct Moved {
+    store: Arc<dyn Store>,
+    source: Failing,
+    target: Failing,
+}
+
+impl Moved {
+    async fn new() -> Self {
+        let source = Failing::new(1);
+        let seat = Seat::new(Occupant::new(Arc::new(source.clone())));
+        Self::on(seat, source).await
+    }
+
+    async fn on(seat: Arc<Seat>, source: Failing) -> Self {
+        let target = Failing::new(2);
+        let options = StoreOptions { seat: Some(seat.clone()), ..StoreOptions::default() };
+        let moved = Self { store: open(seat, options).await.unwrap(), source, target };
+        moved.add("first").await;
+        moved
+    }
+
+    async fn begin(&self, options: MoveOptions) -> Arc<Migration> {
+        let other = Occupant::new(Arc::new(self.target.clone()));
+        Migration::begin(self.store.as_ref(), other, MIGRATION, options).await.unwrap()
+    }
+
+    async fn add(&self, name: &str) {
+        self.try_to_add(name).await.unwrap();
+    }
+
+    async fn try_to_add(&self, name: &str) -> Result<()> {
+        let user = NewUser::local(name.parse().unwrap());
+        self.store.users().create(user).await.map(drop)
+    }
+}
+
+async fn until(migration: &Migration, holds: impl Fn(&Status) -> bool) -> Status {
+    const MOST: usize = 3_000;
+    for _ in 0..MOST {
+        let status = migration.status().await.unwrap();
+        if holds(&status) {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{:#?}", migration.status().await);
+}
+
+async fn mirrored(migration: &Migration) {
+    until(migration, |status| status.stage == Stage::Mirror && status.lag == 0).await;
+}
+
+#[tokio::test]
+async fn a_target_that_cannot_be_begun_stops_no_write() {
+    let moved = Moved::new().await;
+    moved.target.fail(|it| &it.adopts, true);
+    let migration = moved.begin(patient()).await;
+    until(&migration, |status| status.last_error.is_some()).await;
+    moved.add("while-it-fails").await;
+    moved.target.fail(|it| &it.adopts, false);
+    mirrored(&migration).await;
+    moved.add("after").await;
+    mirrored(&migration).await;
+}
+
+#[tokio::test]
+async fn a_target_that_fails_when_it_is_given_up_stops_no_write() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.target.fail(|it| &it.commits, true);
+    migration.abort("somebody").await.unwrap();
+    assert!(migration.has_ended());
+    moved.add("after").await;
+    assert_eq!(moved.source.role().await, Role::ActiveAlone);
+    assert!(moved.store.consumers().list().await.unwrap().is_empty());
+}
+
+/// A network whose every commit had a block, and none of them is purged.
+#[tokio::test]
+async fn a_network_of_blocks_alone_moves() {
+    let moved = Moved::new().await;
+    let head = moved.source.inner.head().await.unwrap();
+    assert_eq!((head.position.get(), head.serial.get(), head.oldest_block.get()), (1, 1, 1));
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.add("second").await;
+    let digests = moved.store.digests().await.unwrap();
+    migration.advance("somebody").await.unwrap();
+    assert_eq!(moved.store.digests().await.unwrap(), digests);
+    moved.store.verify().await.unwrap();
+    migration.finish("somebody").await.unwrap();
+    moved.store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_target_that_failed_once_is_opened_anew() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.target.fail(|it| &it.is_stuck, true);
+    moved.add("second").await;
+    mirrored(&migration).await;
+    until(&migration, |status| status.last_error.is_none()).await;
+}
+
+/// It has all there is to send, so that nothing else tells.
+#[tokio::test]
+async fn a_source_is_not_fenced_for_a_target_that_cannot_store_anything() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.target.fail(|it| &it.probes, true);
+    let error = migration.advance("somebody").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(!moved.source.was(Role::Fenced));
+    moved.add("after").await;
+    moved.target.fail(|it| &it.probes, false);
+    migration.advance("somebody").await.unwrap();
+    assert!(moved.source.was(Role::Fenced));
+    moved.add("there").await;
+}
+
+fn brief() -> MoveOptions {
+    MoveOptions { max_stall: Duration::from_millis(100), ..MoveOptions::default() }
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_before_the_fence_holds_nobody() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(brief()).await;
+    mirrored(&migration).await;
+    moved.target.hang(Call::Probe);
+    // Or the machine is too slow for it to come so far.
+    let error = migration.advance("somebody").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
+    assert!(!moved.source.was(Role::Fenced));
+    moved.add("after").await;
+    moved.target.go_on();
+    // What hung does not go on by itself.
+    mirrored(&migration).await;
+    moved.add("later").await;
+    assert_eq!(moved.source.role().await, Role::ActiveAsync);
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_after_the_fence_holds_nobody() {
+    let moved = Moved::new().await;
+    let second = MoveOptions { max_stall: Duration::from_secs(1), ..MoveOptions::default() };
+    let migration = moved.begin(second).await;
+    mirrored(&migration).await;
+    moved.target.hang(Call::Activate);
+    let error = migration.advance("somebody").await.unwrap_err();
+    if !moved.source.was(Role::Fenced) {
+        // The machine was too slow for it to come so far.
+        assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
+        return;
+    }
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    let error = moved.try_to_add("between").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    moved.target.go_on();
+    until(&migration, |status| status.stage == Stage::TargetReads && status.lag == 0).await;
+    while moved.try_to_add("after").await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(moved.target.role().await, Role::ActiveAsync);
+    moved.store.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hand_over_that_happened_is_reported_as_done() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.target.fail(|it| &it.loses_answer, true);
+    let status = migration.advance("somebody").await.unwrap();
+    assert_eq!((status.stage, status.served.as_str()), (Stage::TargetReads, "target"));
+    assert!(status.last_stall_ms.is_some());
+    moved.add("there").await;
+}
+
+/// Whoever asked for it is gone before it has begun.
+#[tokio::test]
+async fn a_migration_begins_whoever_waits_for_it() {
+    let moved = Moved::new().await;
+    moved.target.hang(Call::Adopt);
+    let other = Occupant::new(Arc::new(moved.target.clone()));
+    {
+        let begin = Migration::begin(moved.store.as_ref(), other.clone(), MIGRATION, patient());
+        tokio::pin!(begin);
+        while moved.source.role().await != Role::ActiveAsync {
+            tokio::select! {
+                biased;
+                begun = &mut begin => panic!("{begun:?}"),
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+        }
+    }
+    let again = Migration::begin(moved.store.as_ref(), other, MIGRATION, patient()).await;
+    assert!(matches!(again.unwrap_err().kind(), ErrorKind::Busy | ErrorKind::Restricted));
+    moved.target.go_on();
+    while moved.target.role().await != Role::PassiveAsync {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    moved.add("after").await;
+}

@@ -1,0 +1,228 @@
+//! Setting aside a side of a migration that was superseded while it was away, and making an empty store in its
+//! place.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use ghostwire_store_core::entropy::Entropy;
+use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::migration::{Occupant, Renewal, Seat};
+use ghostwire_store_core::position::Epoch;
+use ghostwire_store_core::secrets::HashKeys;
+use ghostwire_store_sqlite::{
+    KEYRING_FILE, LOCK_FILE, RESERVE_FILE, failed, files_of, native_files_of, resolved, with_suffix,
+};
+
+use super::Opener;
+use super::absent::Absent;
+use crate::config::{BackendChoice, Config};
+
+/// Does it for the stores of a configuration.
+pub(crate) struct Anew {
+    configs: Vec<Config>,
+    entropy: Arc<dyn Entropy>,
+    #[cfg(feature = "zqlite")]
+    key_source: Option<Arc<dyn crate::keys::crypto::root::KeySource>>,
+    hash_keys: Option<Arc<HashKeys>>,
+    seat: Weak<Seat>,
+}
+
+impl std::fmt::Debug for Anew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stores = self.configs.iter().map(|config| &config.store);
+        f.debug_list().entries(stores).finish()
+    }
+}
+
+impl Anew {
+    pub(crate) fn new(
+        opener: &Opener<'_>,
+        hash_keys: Option<Arc<HashKeys>>,
+        seat: &Arc<Seat>,
+    ) -> Self {
+        let (config, entropy) = opener.parts();
+        let target = opener.other_side().ok().flatten();
+        Self {
+            configs: std::iter::once(config.clone()).chain(target).collect(),
+            entropy,
+            #[cfg(feature = "zqlite")]
+            key_source: opener.source_of_keys(),
+            hash_keys,
+            seat: Arc::downgrade(seat),
+        }
+    }
+
+    fn config_of(&self, location: Option<&str>) -> Result<(&Config, PathBuf)> {
+        let at = location.map(|location| resolved(Path::new(location)));
+        let mut found = self.configs.iter().filter_map(|config| {
+            let path = resolved(config.backend.path()?);
+            (at.as_ref() == Some(&path)).then_some((config, path))
+        });
+        found.next().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the configuration does not name the other database")
+                .with("location", location.unwrap_or_default())
+        })
+    }
+
+    fn opener<'c>(&self, config: &'c Config) -> Opener<'c> {
+        let opener = Opener::new(config).entropy(self.entropy.clone());
+        #[cfg(feature = "zqlite")]
+        let opener = match &self.key_source {
+            Some(source) => opener.key_source(source.clone()),
+            None => opener,
+        };
+        opener
+    }
+}
+
+#[async_trait]
+impl Renewal for Anew {
+    async fn renew(&self, superseded: &Occupant, epoch: Epoch) -> Result<Occupant> {
+        let location = superseded.backend.info().location;
+        let (config, path) = self.config_of(location.as_deref())?;
+        let side = superseded.backend.head().await?.side;
+        // What is known of it may be from before its file was taken away.
+        path.symlink_metadata()
+            .map_err(|error| failed("a superseded database is not in its place", &path, error))?;
+        require_movable(config, &path)?;
+        if let Err(error) = superseded.backend.close().await {
+            // Its file was away while it was open.
+            tracing::warn!(%error, "a superseded database is not closed in order");
+        }
+        let opener = self.opener(config);
+        let made = match set_aside(&path, epoch) {
+            Ok(aside) => {
+                tracing::warn!(
+                    name: "migration_set_aside",
+                    path = %path.display(),
+                    aside = %aside.display(),
+                    "the database was superseded while it was away; it is set aside and copied anew"
+                );
+                let made = opener.open_target(self.hash_keys.as_deref()).await;
+                made.or_else(|error| put_back(&aside, &path).and(Err(error)))
+            }
+            Err(error) => Err(error),
+        };
+        made.inspect_err(|error| {
+            // What stands beside the store is closed. Reopened, the next one opens it.
+            let Some(seat) = self.seat.upgrade() else { return };
+            let absent = Arc::new(Absent::new(&opener, side, error.clone()));
+            absent.stands_at(&seat);
+            let Occupant { keys, materialize, .. } = superseded.clone();
+            seat.put_beside(Some(Occupant { backend: absent, keys, materialize }));
+        })
+    }
+}
+
+/// What lies elsewhere may belong to something else, too.
+fn require_movable(config: &Config, path: &Path) -> Result<()> {
+    let BackendChoice::Zqlite(options) = &config.backend else { return Ok(()) };
+    let keyring = options.sealed.then(|| options.keyring_path());
+    match keyring.filter(|keyring| resolved(keyring) != with_suffix(path, KEYRING_FILE)) {
+        None => Ok(()),
+        Some(keyring) => Err(Error::new(
+            ErrorKind::Restricted,
+            "a superseded database is not set aside by itself, since its keyring does not lie beside it; stop \
+             the process, move both away, and begin a migration to an empty store",
+        )
+        .with("path", path.display())
+        .with("keyring_file", keyring.display())),
+    }
+}
+
+fn moved(from: &Path, to: &Path) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    let beside = [KEYRING_FILE, RESERVE_FILE].map(|suffix| with_suffix(from, suffix));
+    let suffix = |path: &Path| {
+        let name = path.as_os_str().as_encoded_bytes().get(from.as_os_str().len()..)?;
+        std::str::from_utf8(name).ok().map(str::to_owned)
+    };
+    // Without the database the others are nothing. The lock says which one it is, and so goes last.
+    let last = [from.to_owned(), with_suffix(from, LOCK_FILE)];
+    let files: Vec<_> =
+        files_of(from).skip(1).chain(native_files_of(from)).chain(beside).chain(last).collect();
+    let to = to.to_owned();
+    files
+        .into_iter()
+        .filter_map(move |file| Some((file.clone(), with_suffix(&to, &suffix(&file)?))))
+}
+
+/// Renames the files of a database. Gives where it is then.
+fn set_aside(path: &Path, epoch: Epoch) -> Result<PathBuf> {
+    const MOST: u32 = 100;
+    let names = (1..=MOST).map(|number| match number {
+        1 => with_suffix(path, &format!(".superseded-{epoch}")),
+        _ => with_suffix(path, &format!(".superseded-{epoch}.{number}")),
+    });
+    let mut free =
+        names.filter(|name| moved(path, name).all(|(_, to)| to.symlink_metadata().is_err()));
+    let aside = free.next().ok_or_else(|| {
+        Error::new(ErrorKind::Exhausted, "too many databases were set aside here; remove some")
+            .with("path", path.display())
+            .with("most", MOST)
+    })?;
+    if let Err(error) = rename_all(path, &aside) {
+        // Half of it is of no use to anybody.
+        rename_all(&aside, path)?;
+        return Err(error);
+    }
+    Ok(aside)
+}
+
+fn put_back(aside: &Path, path: &Path) -> Result<()> {
+    // What was made in its place is of nobody.
+    for (_, made) in moved(aside, path) {
+        if made.symlink_metadata().is_ok() {
+            std::fs::remove_file(&made)
+                .map_err(|error| failed("an unfinished copy cannot be removed", &made, error))?;
+        }
+    }
+    rename_all(aside, path)
+}
+
+fn rename_all(from: &Path, to: &Path) -> Result<()> {
+    for (from, to) in moved(from, to) {
+        match std::fs::rename(&from, &to) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(failed("a superseded database cannot be set aside", &from, error));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_is_whole_and_replaces_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("network.db");
+        let write = |name: &str, content: &str| {
+            std::fs::write(directory.path().join(name), content).unwrap();
+        };
+        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).ok();
+        for number in ["1", "2"] {
+            write("network.db", number);
+            write("network.db-wal", number);
+            write("network.db.keyring", number);
+            write("network.db.lock", "");
+            let aside = set_aside(&path, Epoch::new(4)).unwrap();
+            assert!(!path.exists());
+            let name = aside.file_name().unwrap().to_str().unwrap().to_owned();
+            assert_eq!(name.ends_with(".2"), number == "2", "{name}");
+            for suffix in ["", "-wal", ".keyring"] {
+                assert_eq!(read(&format!("{name}{suffix}")).as_deref(), Some(number));
+            }
+        }
+        // Another one was half made in its place.
+        write("network.db", "new");
+        put_back(&directory.path().join("network.db.superseded-4"), &path).unwrap();
+        assert_eq!(read("network.db").as_deref(), Some("1"));
+        assert_eq!(read("network.db.keyring").as_deref(), Some("1"));
+    }
+}
