@@ -59,6 +59,7 @@ impl Backend for MapBackend {
             bytes: None,
             file: None,
             filesystem: None,
+            clock_ahead_ms: None,
             pool: None,
             log: None,
             counters: Default::default(),

@@ -233,6 +233,10 @@ metrics! {
     BLOCK_OLDEST: Gauge, "ghostwire.store.block.oldest.serial", "{block}", [NAMESPACE], Development, "The oldest block that is kept.";
     BLOCK_BYTES: Gauge, "ghostwire.store.block.bytes", "By", [NAMESPACE], Development, "Bytes of the blocks that are kept for those who follow.";
 
+    MIGRATION_LAG: Gauge, "ghostwire.store.migration.lag", "{commit}", [NAMESPACE], Development, "While the network moves, commits that the database which follows has still to take.";
+    MIGRATION_IN_STEP: Gauge, "ghostwire.store.migration.in_step", "{migration}", [NAMESPACE], Development, "While the network moves, 1 if an answer means that both databases have it.";
+    MIGRATION_FALLBACKS: Counter, "ghostwire.store.migration.fallbacks", "{fallback}", [NAMESPACE], Development, "How often one database went on by itself since the other one was lost.";
+
     FILE_SIZE: Gauge, "ghostwire.store.file.size", "By", [NAMESPACE, FILE], Development, "The store's files: main, wal, key, lock.";
     FILE_FREE: Gauge, "ghostwire.store.file.free", "By", [NAMESPACE, FILE], Development, "Bytes within the store's file, main, that hold nothing and that later commits use.";
     FILESYSTEM_FREE: Gauge, "ghostwire.store.filesystem.free", "By", [NAMESPACE], Development, "What the file system of the store has left for this user.";

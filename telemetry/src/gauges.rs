@@ -272,6 +272,21 @@ const GAUGES: &[Gauge] = &[
     (&m::POSITION, |_, r, s| s.one(r.info.position.get() as f64)),
     (&m::BLOCK_OLDEST, |_, r, s| s.one(r.oldest_block as f64)),
     (&m::BLOCK_BYTES, |_, r, s| s.one(r.block_bytes as f64)),
+    (&m::MIGRATION_LAG, |_, r, s| {
+        if let Some(lag) = r.info.migration.and_then(|moving| moving.lag) {
+            s.one(lag as f64);
+        }
+    }),
+    (&m::MIGRATION_IN_STEP, |_, r, s| {
+        if let Some(moving) = r.info.migration.filter(|moving| moving.under_way) {
+            s.one(if moving.in_step { 1.0 } else { 0.0 });
+        }
+    }),
+    (&m::MIGRATION_FALLBACKS, |_, r, s| {
+        if let Some(moving) = r.info.migration {
+            s.one(moving.fallbacks as f64);
+        }
+    }),
     (&m::FILE_SIZE, |_, r, s| {
         for (file, bytes) in files::sizes(&r.info.backend) {
             s.of(key::FILE, file, bytes as f64);

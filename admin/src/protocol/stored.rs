@@ -145,6 +145,8 @@ pub struct WireInfo {
     #[serde(default)]
     filesystem: Option<Filesystem>,
     #[serde(default)]
+    clock_ahead_ms: Option<i64>,
+    #[serde(default)]
     pool: Option<PoolInfo>,
     log: Option<LogInfo>,
     counters: BackendCounters,
@@ -165,6 +167,7 @@ impl From<BackendInfo> for WireInfo {
             bytes: info.bytes,
             file: info.file,
             filesystem: info.filesystem,
+            clock_ahead_ms: info.clock_ahead_ms,
             pool: info.pool,
             log: info.log,
             counters: info.counters,
@@ -187,6 +190,7 @@ impl From<WireInfo> for BackendInfo {
             bytes: wire.bytes,
             file: wire.file,
             filesystem: wire.filesystem,
+            clock_ahead_ms: wire.clock_ahead_ms,
             pool: wire.pool,
             log: wire.log,
             counters: wire.counters,

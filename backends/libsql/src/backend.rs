@@ -282,6 +282,7 @@ impl Backend for LibsqlBackend {
             bytes: file.as_ref().map(|file| file.total_bytes()),
             file: file.as_ref().map(|file| file.info()),
             filesystem: file.as_ref().and_then(|file| file.filesystem()),
+            clock_ahead_ms: None,
             pool: file.as_ref().map(|file| file.connections().info()),
             log: file.as_ref().map(|file| file.log().info()),
             counters: *lock(&shared.counters),

@@ -117,6 +117,7 @@ impl Backend for MemoryBackend {
             bytes: None,
             file: None,
             filesystem: None,
+            clock_ahead_ms: None,
             pool: None,
             log: None,
             counters: *locked(&self.counters),

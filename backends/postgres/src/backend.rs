@@ -37,6 +37,8 @@ pub struct PostgresBackend {
     runtime: OwnRuntime,
     engine: String,
     durable: bool,
+    /// By how much the server's clock was ahead of this machine's when this was opened.
+    clock_ahead_ms: i64,
     counters: Mutex<BackendCounters>,
 }
 
@@ -101,7 +103,8 @@ impl PostgresBackend {
                  than max_clock_ahead_ms cannot write"
             );
         }
-        Ok(Self { server, runtime, engine, durable, counters: Mutex::default() })
+        let counters = Mutex::default();
+        Ok(Self { server, runtime, engine, durable, clock_ahead_ms, counters })
     }
 
     /// Does something with the server, on the runtime that has its connections.
@@ -465,6 +468,7 @@ impl Backend for PostgresBackend {
             bytes: None,
             file: None,
             filesystem: None,
+            clock_ahead_ms: Some(self.clock_ahead_ms),
             pool: Some(self.server.pool_info()),
             log: None,
             counters: *lock(&self.counters),

@@ -398,6 +398,7 @@ impl Inner {
             bytes: file.map(|file| file.total_bytes()),
             file: file.map(|file| file.info()),
             filesystem: file.and_then(|file| file.filesystem()),
+            clock_ahead_ms: None,
             pool: file.map(|file| file.connections().info()),
             log: with_log.map(|file| file.log().info()),
             counters: *locked(&self.counters),

@@ -342,6 +342,9 @@ pub struct BackendInfo {
     pub file: Option<FileInfo>,
     /// The file system that it stores on, where that is known.
     pub filesystem: Option<Filesystem>,
+    /// By how many milliseconds its server's clock was ahead of this machine's when it was opened; behind if
+    /// negative. `None` if there is no server.
+    pub clock_ahead_ms: Option<i64>,
     /// Its connections, if it has some.
     pub pool: Option<PoolInfo>,
     /// Its write-ahead log, if it has one.

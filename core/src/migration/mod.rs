@@ -17,6 +17,8 @@
 mod apply;
 mod copy;
 mod driver;
+mod hand_over;
+mod live;
 mod mirror;
 mod mover;
 mod plan;
@@ -25,13 +27,14 @@ mod refusal;
 mod seat;
 mod settle;
 mod side;
+mod status;
 mod step;
 mod witness;
 
 pub use copy::{CopyOptions, CopyProgress};
-pub use driver::{CopyStatus, Migration, Running, SideStatus, Stage, Status};
+pub(crate) use hand_over::Gate;
+pub use live::Migration;
 pub(crate) use mirror::Mirror;
-pub(crate) use mover::Gate;
 pub use mover::{Found, MoveOptions, Mover, Next, Standing, find_served, follow, go_on_alone};
 pub use plan::check_start;
 pub use record::{Membership, Part, Record, Role};
@@ -39,6 +42,7 @@ pub use refusal::Refusal;
 pub use seat::{Occupant, Renewal, Seat};
 pub use settle::{Outcome, Verdict, settle};
 pub use side::Side;
+pub use status::{CopyStatus, MigrationInfo, Running, SideStatus, Stage, Status};
 pub use step::{Event, Grounds, Pair, Place, Seen, Service, Step, Which, Write, step};
 pub use witness::Witness;
 

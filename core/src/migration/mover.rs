@@ -2,7 +2,6 @@
 //! other.
 
 use std::cmp;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::side::{Side, follower};
 use super::step::{Event, Grounds, Pair, Place, Seen, Service, Step, Which, Write, step};
 use super::witness::Witness;
 use super::{apply, plan};
-use crate::backend::{Backend, Commit, Head};
+use crate::backend::{Backend, Commit, Head, HeadChange, KeyChange};
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::consumers::Consumers;
@@ -74,44 +73,6 @@ impl MoveOptions {
     }
 }
 
-/// The time in which nobody is served.
-struct Stall {
-    began: Instant,
-    ends: Instant,
-    /// How many commits the other side lacked when it began.
-    behind: u64,
-}
-
-/// What a hand-over has to pass before it changes the side that is written. Whoever waits for it may close
-/// it instead, and then serves on; never both.
-#[derive(Debug, Default)]
-pub(crate) struct Gate(AtomicU8);
-
-impl Gate {
-    const OPEN: u8 = 0;
-    const PASSED: u8 = 1;
-    const CLOSED: u8 = 2;
-
-    /// # Errors
-    /// `Busy` if it was closed.
-    pub(crate) fn pass(&self) -> Result<()> {
-        match self.turn(Self::PASSED) {
-            true => Ok(()),
-            false => Err(Error::new(ErrorKind::Busy, "the hand-over was given up meanwhile")),
-        }
-    }
-
-    /// Tells whether it is closed: nothing that was begun goes any further.
-    pub(crate) fn close(&self) -> bool {
-        self.turn(Self::CLOSED)
-    }
-
-    fn turn(&self, to: u8) -> bool {
-        let turned = self.0.compare_exchange(Self::OPEN, to, Ordering::AcqRel, Ordering::Acquire);
-        turned.is_ok() || turned == Err(to)
-    }
-}
-
 /// Where a migration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -128,6 +89,8 @@ pub enum Next {
     Resume,
     /// The copy.
     Fill,
+    /// An empty database in the place of this one, which was superseded.
+    Renew(Which),
     /// Nothing.
     Served(Service),
     /// Nothing can be done.
@@ -139,7 +102,7 @@ pub enum Next {
 pub struct Mover {
     first: Side,
     second: Side,
-    options: MoveOptions,
+    pub(super) options: MoveOptions,
     taken: Taken,
 }
 
@@ -201,7 +164,7 @@ impl Mover {
         Self { taken, ..self }
     }
 
-    fn side(&self, which: Which) -> &Side {
+    pub(super) fn side(&self, which: Which) -> &Side {
         match which {
             Which::First => &self.first,
             Which::Second => &self.second,
@@ -227,6 +190,7 @@ impl Mover {
         let next = match step(&pair, Event::Resume) {
             Step::Write(_) | Step::Ship { .. } => Next::Resume,
             Step::Fill { .. } => Next::Fill,
+            Step::Renew { superseded } => Next::Renew(superseded),
             Step::Serve(service) => Next::Served(service),
             Step::Refuse(refusal) => Next::Refused(refusal),
         };
@@ -268,6 +232,7 @@ impl Mover {
                 }
                 Step::Ship { from } => self.ship_all(from).await?,
                 Step::Fill { .. } => return Ok(Next::Fill),
+                Step::Renew { superseded } => return Ok(Next::Renew(superseded)),
                 Step::Serve(service) => return Ok(Next::Served(service)),
                 Step::Refuse(refusal) => return Err(refusal.error()),
             }
@@ -286,7 +251,7 @@ impl Mover {
         }
     }
 
-    async fn write(&self, pair: &Pair, writes: &[Write]) -> Result<()> {
+    pub(super) async fn write(&self, pair: &Pair, writes: &[Write]) -> Result<()> {
         for write in writes {
             tracing::info!(
                 name: "migration_record",
@@ -296,13 +261,6 @@ impl Mover {
                 "the migration moves on"
             );
             let side = self.side(write.to);
-            if write.empties() {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    "a side that is to be copied anew is to be emptied first: move its file aside",
-                )
-                .with("side", write.before.side));
-            }
             if write.after.role == Role::Filling {
                 let backend = side.backend()?;
                 copy::adopt(self.side(write.to.other()), backend.as_ref(), write).await?;
@@ -342,7 +300,7 @@ impl Mover {
 
     /// Sends what the other side lacks until that is little. Tells whether it is, or would be sent within
     /// [`max_stall`](MoveOptions::max_stall) while nobody writes.
-    async fn catch_up(&self, from: Which) -> Result<bool> {
+    pub(super) async fn catch_up(&self, from: Which) -> Result<bool> {
         const PATIENCE: usize = 8;
         let (mut least, mut in_vain) = (u64::MAX, 0);
         let (began, mut commits) = (Instant::now(), 0);
@@ -381,7 +339,7 @@ impl Mover {
     }
 
     /// The same, and begins with no commit after that time.
-    async fn ship_until(&self, from: Which, ends: Option<Instant>) -> Result<Sent> {
+    pub(super) async fn ship_until(&self, from: Which, ends: Option<Instant>) -> Result<Sent> {
         let (source, target) = (self.side(from), self.side(from.other()).backend()?);
         let mut head = target.head().await?;
         require_follower(source, &head).await?;
@@ -391,6 +349,18 @@ impl Mover {
             head = target.head().await?;
         }
         let limits = (ENTRIES_PER_READ, BYTES_PER_READ);
+        let sender = source.head().await?;
+        let is_follower = matches!(sender.record().role, Role::PassiveAsync | Role::PassiveSync);
+        if let Some(after) = sender.credential_key
+            && !is_follower
+            && head.credential_key != Some(after)
+        {
+            // No entry tells of it, and the one that is served next is opened with that key.
+            let key = KeyChange { before: head.credential_key, after };
+            let change = HeadChange { credential_key: Some(key), ..HeadChange::default() };
+            target.commit(&Commit { head: change, ..Commit::on(&head) }).await?;
+            head = target.head().await?;
+        }
         let entries = source.entries(head.position, limits).await?;
         let bytes = entries.iter().map(LogEntry::bytes).sum::<u64>();
         let is_all = entries.len() < ENTRIES_PER_READ && bytes < BYTES_PER_READ;
@@ -398,13 +368,12 @@ impl Mover {
             self.let_go(source, head.position, 0).await?;
             return Ok(Sent { commits: 0, is_all });
         }
-        let oldest = source.head().await?.oldest_block;
         let mut sent = 0;
         for entry in &entries {
             if ends.is_some_and(|ends| Instant::now() > ends) {
                 break;
             }
-            let commit = apply::apply(&head, entry, oldest)?;
+            let commit = apply::apply(&head, entry, sender.oldest_block)?;
             send(target.as_ref(), &commit).await?;
             head = head.after(&commit)?;
             sent += 1;
@@ -456,146 +425,7 @@ impl Mover {
     /// # Errors
     /// Those of [`look`](Mover::look).
     pub async fn lag(&self) -> Result<u64> {
-        let pair = self.look().await?;
-        let position = |seen: Option<Seen>| seen.map_or(Position::ZERO, |seen| seen.place.position);
-        Ok(position(pair.first).get().abs_diff(position(pair.second).get()))
-    }
-
-    /// Hands the network over to the side that follows: ends what is under way, fences, drains and
-    /// activates. From the fence on nobody is served. A store that was open stays as it is, and writes
-    /// nothing any more: close it, and open one on the other side. Tells how long nobody was served.
-    ///
-    /// A store on a [`Seat`](super::Seat) is moved while it is open by a [`Migration`](super::Migration).
-    ///
-    /// # Errors
-    /// `Busy` if it took longer than [`max_stall`](MoveOptions::max_stall), and was taken back: less has to
-    /// be written meanwhile. Why it cannot be done now; those of any write.
-    pub async fn hand_over(&self) -> Result<Duration> {
-        self.prepare().await?;
-        self.switch(&Gate::default()).await
-    }
-
-    /// Brings the side that follows so close that what is left is a moment's.
-    ///
-    /// # Errors
-    /// `Busy` if more is written than it takes; `Restricted` while the copy is not complete.
-    pub(crate) async fn prepare(&self) -> Result<()> {
-        let authority = self.authority().await?;
-        if self.catch_up(authority).await? {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Busy,
-            "more is written than the other side takes; hand over while less is written",
-        )
-        .with("behind", self.lag().await?))
-    }
-
-    async fn authority(&self) -> Result<Which> {
-        match self.resume().await? {
-            Next::Served(Service::Alone { authority } | Service::Both { authority }) => {
-                Ok(authority)
-            }
-            _ => Err(Error::new(
-                ErrorKind::Restricted,
-                "the copy is not complete yet; `gwstore migrate status` tells how far it is",
-            )),
-        }
-    }
-
-    /// Sends everything that is left, as long as there is time.
-    async fn drain(&self, from: Which, stall: &Stall) -> Result<()> {
-        loop {
-            let sent = self.ship_until(from, Some(stall.ends)).await?;
-            self.require_time(stall)?;
-            if sent.commits == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    fn begin_stall(&self) -> Stall {
-        let began = Instant::now();
-        // A time that cannot be told is none that passes.
-        let ends = began.checked_add(self.options.max_stall).unwrap_or(began);
-        Stall { began, ends, behind: 0 }
-    }
-
-    fn require_time(&self, stall: &Stall) -> Result<()> {
-        match Instant::now() > stall.ends {
-            true => Err(self.options.too_long(stall.began.elapsed(), stall.behind)),
-            false => Ok(()),
-        }
-    }
-
-    /// The hand-over itself, while whoever writes to the authority waits. Until `gate` is passed nothing but
-    /// the other side changes.
-    pub(crate) async fn switch(&self, gate: &Gate) -> Result<Duration> {
-        let mut stall = self.begin_stall();
-        let authority = self.authority().await?;
-        stall.behind = self.lag().await?;
-        // If nobody writes meanwhile there is nothing to be taken back when this takes too long.
-        self.drain(authority, &stall).await?;
-        let pair = self.look().await?;
-        let fence = match step(&pair, Event::HandOver) {
-            Step::Write(writes) => writes,
-            Step::Refuse(refusal) => return Err(refusal.error()),
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::Busy,
-                    "the other side has yet to catch up; again",
-                ));
-            }
-        };
-        // Once the one is fenced, nobody is served before the other can store something.
-        if let Some(seen) = pair.get(authority.other()) {
-            self.side(authority.other()).backend()?.probe(seen.record.epoch).await?;
-        }
-        self.require_time(&stall)?;
-        gate.pass()?;
-        self.write(&pair, &fence).await?;
-        let drained = self.drain(authority, &stall).await;
-        if let Err(error) = drained.and_then(|()| self.require_time(&stall)) {
-            self.take(Event::Undo).await?;
-            return Err(error);
-        }
-        // Activates, and lets the other side follow; what is answered need not be on both.
-        let pair = self.look().await?;
-        let Step::Write(writes) = step(&pair, Event::Resume) else {
-            return Err(Error::new(ErrorKind::Conflict, "somebody else changes the migration"));
-        };
-        self.write(&pair, &writes).await?;
-        self.take(Event::Loosen).await?;
-        Ok(stall.began.elapsed())
-    }
-
-    /// Leaves the side that follows, for good, while nobody writes. It has everything first, so that the last
-    /// thing it says is true.
-    pub(crate) async fn complete(&self, gate: &Gate) -> Result<Duration> {
-        let mut stall = self.begin_stall();
-        let authority = self.authority().await?;
-        let pair = self.look().await?;
-        let is_target = pair.get(authority).is_some_and(|seen| seen.is_target());
-        if let (false, Some(first), Some(second)) = (is_target, pair.first, pair.second) {
-            return Err(Refusal::NotNow(first, second).error());
-        }
-        stall.behind = self.lag().await?;
-        self.drain(authority, &stall).await?;
-        gate.pass()?;
-        if self.resume().await? == Next::Served(Service::Alone { authority }) {
-            self.take(Event::Tighten).await?;
-        }
-        self.take(Event::Complete).await?;
-        Ok(stall.began.elapsed())
-    }
-
-    /// Has every answer mean that both sides have it, while nobody writes.
-    pub(crate) async fn tighten(&self, gate: &Gate) -> Result<()> {
-        let stall = self.begin_stall();
-        let authority = self.authority().await?;
-        self.drain(authority, &stall).await?;
-        gate.pass()?;
-        self.take(Event::Tighten).await.map(drop)
+        self.look().await.map(|pair| pair.lag())
     }
 
     /// Has a witness grant the side that is left its next epoch.
@@ -678,13 +508,13 @@ pub async fn find_served(
     let (one, other) = (first.head().await?, second.head().await?);
     let names = |of: &Head, other: &Head| of.membership.is_some_and(|it| it.peer == other.side);
     let is_left = |head: &Head| head.record().role == Role::Retired;
-    let is_written = |head: &Head| head.record().role == Role::ActiveAlone;
-    // One side is to become a copy again, of the one that went on without it.
+    let is_written =
+        |head: &Head| head.record().role == Role::ActiveAlone && head.membership.is_none();
+    // An empty one stands already in the place of the one that was lost.
     let goes_on =
         |head: &Head| head.record().role == Role::ActiveAlone && head.membership.is_some();
     for (served, head, lost) in [(Which::First, &one, &other), (Which::Second, &other, &one)] {
-        let is_superseded = names(head, lost) && names(lost, head) && lost.epoch < head.epoch;
-        if goes_on(head) && (is_superseded || Seen::of(lost).is_blank()) {
+        if goes_on(head) && Seen::of(lost).is_blank() {
             return Ok(Found { served, is_followed: true });
         }
     }
@@ -719,6 +549,7 @@ pub async fn find_served(
             let served = if is_active { Which::First } else { Which::Second };
             Ok(Found { served, is_followed: true })
         }
+        Next::Renew(superseded) => Ok(Found { served: superseded.other(), is_followed: true }),
         Next::Served(Service::Both { .. }) | Next::Resume => {
             Err(Error::new(ErrorKind::Conflict, "somebody else changes the migration"))
         }

@@ -8,18 +8,22 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 
 use super::mirror::Mirror;
-use super::step::Which;
+use super::status::MigrationInfo;
+use super::step::{Event, Pair, Seen, Service, Step, Which, step};
 use super::witness::Witness;
 use crate::backend::{
     Attestation, AttestedState, Backend, BackendInfo, Budget, Commit, ConnectionObserver, Head,
     Scan, ScanPage,
 };
 use crate::block::{EncodedBlock, Serial};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyManager;
 use crate::options::Materialize;
-use crate::position::Epoch;
+use crate::position::{Epoch, Position};
 use crate::schema::Schema;
+
+/// A position that nobody has looked at.
+const NOT_KNOWN: u64 = u64::MAX;
 
 /// A database, and what a store needs to know of it.
 #[derive(Debug, Clone)]
@@ -84,6 +88,8 @@ pub struct Seat {
     renewal: OnceLock<Arc<dyn Renewal>>,
     fallback: ArcSwapOption<Fallback>,
     fallbacks: AtomicU64,
+    /// How many commits the other side had when somebody looked.
+    followed_to: AtomicU64,
     /// The writer refuses writes until somebody has it settle which side is written.
     is_unsettled: AtomicBool,
 }
@@ -106,6 +112,7 @@ impl Seat {
             renewal: OnceLock::new(),
             fallback: ArcSwapOption::empty(),
             fallbacks: AtomicU64::new(0),
+            followed_to: AtomicU64::new(NOT_KNOWN),
             is_unsettled: AtomicBool::new(false),
         })
     }
@@ -140,6 +147,7 @@ impl Seat {
         let mut beside = self.lock();
         let is_free = beside.is_none();
         if is_free {
+            self.followed_to.store(NOT_KNOWN, Ordering::Relaxed);
             *beside = Some(other);
         }
         is_free
@@ -175,6 +183,28 @@ impl Seat {
         self.mirror.store(mirror);
     }
 
+    /// Has every commit go to both sides, whose records say so already: for whoever holds both without a
+    /// [`Migration`](super::Migration), which does that by itself for an open store. A store cannot be opened on such
+    /// a seat, as its record asks for the other side, unless a layer shows it another role.
+    ///
+    /// # Errors
+    /// `Restricted` without another side, or if the records say something else; those of any write.
+    pub async fn keep_in_step(&self, timeout: Duration) -> Result<()> {
+        let (served, other) = (self.backend(), self.beside());
+        let refused =
+            || Error::new(ErrorKind::Restricted, "the two databases of this seat are not in step");
+        let other = other.ok_or_else(refused)?.backend;
+        let pair = Pair {
+            first: Some(Seen::of(&served.head().await?)),
+            second: Some(Seen::of(&other.head().await?)),
+        };
+        if step(&pair, Event::Resume) != Step::Serve(Service::Both { authority: Which::First }) {
+            return Err(refused().with("served", served.head().await?.record()));
+        }
+        self.set_mirror(Some(Arc::new(Mirror::new(other, timeout).await?)));
+        Ok(())
+    }
+
     /// The two are not in step any more, and one of them goes on alone.
     pub(crate) fn fell_back(&self, lost: Which, reason: &Error) {
         let fallback = Fallback { lost, reason: reason.to_string() };
@@ -185,6 +215,28 @@ impl Seat {
     /// How often one side went on without the other one by itself, and the last time.
     pub(crate) fn fallbacks(&self) -> (u64, Option<Arc<Fallback>>) {
         (self.fallbacks.load(Ordering::Relaxed), self.fallback.load_full())
+    }
+
+    /// The other side has so many commits.
+    pub(crate) fn set_followed_to(&self, position: Position) {
+        self.followed_to.store(position.get(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_in_step(&self) -> bool {
+        self.is_settled() && self.mirror().is_some_and(|mirror| !mirror.is_troubled())
+    }
+
+    /// Where the store stands at a position.
+    pub(crate) fn migration_info(&self, position: Position) -> MigrationInfo {
+        let under_way = self.lock().is_some();
+        let other = self.followed_to.load(Ordering::Relaxed);
+        let is_known = under_way && other != NOT_KNOWN;
+        MigrationInfo {
+            under_way,
+            in_step: self.is_in_step(),
+            lag: is_known.then(|| position.get().saturating_sub(other)),
+            fallbacks: self.fallbacks().0,
+        }
     }
 
     /// The two change places. Does nothing if nothing stands beside it.

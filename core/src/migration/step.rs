@@ -94,6 +94,13 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// How many commits one of them lacks; 0 while either does not answer.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        let (Some(first), Some(second)) = (self.first, self.second) else { return 0 };
+        first.place.position.get().abs_diff(second.place.position.get())
+    }
+
     /// One of the two.
     #[must_use]
     pub fn get(&self, which: Which) -> Option<Seen> {
@@ -154,15 +161,6 @@ pub struct Write {
     pub after: Record,
 }
 
-impl Write {
-    /// Whether what is stored there is removed first: the side is copied anew. What it has beyond the
-    /// other's history is to be saved beside it before.
-    #[must_use]
-    pub fn empties(&self) -> bool {
-        self.after.role == Role::Filling && !self.before.is_blank()
-    }
-}
-
 /// Who is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
@@ -193,6 +191,13 @@ pub enum Step {
     Fill {
         /// Which one is copied.
         from: Which,
+    },
+    /// This side was superseded while it was away: an empty one is to take its place, to be
+    /// [refilled](Event::Refill). What it has is set aside, since it may have commits that the other side lacks; if
+    /// an operator had that one go on, they may have been answered. The other side serves meanwhile.
+    Renew {
+        /// Which one was superseded.
+        superseded: Which,
     },
     /// Nothing is left to be done.
     Serve(Service),
@@ -293,6 +298,10 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
     Some(match (sa.role(), sb.role()) {
         // The source or the target alone.
         (Role::ActiveAlone, Role::None | Role::Retired) => match event {
+            // It was left, and the other one could not be told that it is the only one.
+            Event::Resume if sb.role() == Role::Retired && wed && sa.is_target() => {
+                Step::Write(vec![release()])
+            }
             Event::Start(migration) if !sa.is_of_migration() => start(a, b, migration),
             Event::Refill if sa.is_of_migration() => refill(a, b),
             Event::Abort if sa.is_of_migration() && !sa.is_target() => Step::Write(vec![release()]),
@@ -306,25 +315,32 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
             Role::Filling
             | Role::PassiveAsync
             | Role::PassiveSync
+            | Role::ActiveAsync
             | Role::ActiveSync
             | Role::Fenced,
         ) if !sa.is_of_migration()
             && sb.names(&sa)
-            && (older || same && !matches!(sb.role(), Role::ActiveSync | Role::Fenced)) =>
+            && (older
+                || same
+                    && matches!(
+                        sb.role(),
+                        Role::Filling | Role::PassiveAsync | Role::PassiveSync
+                    )) =>
         {
             Step::Write(vec![role(b, Role::None)])
         }
-        // One that is lost came back, or is being copied anew.
+        // One that was lost came back.
         (
             Role::ActiveAlone,
-            Role::PassiveAsync | Role::PassiveSync | Role::ActiveSync | Role::Fenced,
-        ) if wed && older => Step::Write(vec![
-            write(b, sb.record.from_epoch(ea, Role::Filling)),
-            role(a, Role::ActiveAsync),
-        ]),
-        (Role::ActiveAlone, Role::Filling) if wed && same => {
-            Step::Write(vec![role(a, Role::ActiveAsync)])
-        }
+            Role::PassiveAsync
+            | Role::PassiveSync
+            | Role::ActiveAsync
+            | Role::ActiveSync
+            | Role::Fenced,
+        ) if wed && older => match event {
+            Event::Abort if !sa.is_target() => Step::Write(vec![release()]),
+            _ => Step::Renew { superseded: wa.other() },
+        },
         // The start was interrupted.
         (Role::ActiveAsync, Role::None) if sa.names(&sb) => match event {
             Event::Abort if !sa.is_target() => Step::Write(vec![release()]),

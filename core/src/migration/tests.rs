@@ -44,6 +44,7 @@ fn told(source: Seen, target: Seen, event: Event) -> String {
         }
         Step::Ship { from } => format!("ship from {}", name(from)),
         Step::Fill { from } => format!("fill from {}", name(from)),
+        Step::Renew { superseded } => format!("renew {}", name(superseded)),
         Step::Serve(Service::Alone { authority }) => format!("serve {}", name(authority)),
         Step::Serve(Service::Both { authority }) => format!("serve both, {}", name(authority)),
         Step::Refuse(refusal) => refusal.error().kind().name().to_owned(),
@@ -66,11 +67,13 @@ fn whoever_opens_both_sides_knows_what_comes_next() {
         ((Fenced, 1), (ActiveSync, 2), "S passive(async) 2"),
         ((PassiveAsync, 2), (ActiveSync, 2), "S passive(sync) 2"),
         ((PassiveSync, 2), (ActiveSync, 2), "serve both, T"),
-        ((ActiveSync, 1), (ActiveAlone, 2), "S filling 2; T active(async) 2"),
-        ((ActiveAlone, 2), (PassiveSync, 1), "T filling 2; S active(async) 2"),
-        ((Fenced, 1), (ActiveAlone, 3), "S filling 3; T active(async) 3"),
-        ((ActiveAlone, 2), (Filling, 2), "S active(async) 2"),
-        ((Retired, 2), (ActiveAlone, 2), "serve T"),
+        ((ActiveSync, 1), (ActiveAlone, 2), "renew S"),
+        // An operator had the follower go on.
+        ((ActiveAsync, 1), (ActiveAlone, 2), "renew S"),
+        ((ActiveAlone, 2), (PassiveSync, 1), "renew T"),
+        ((Fenced, 1), (ActiveAlone, 3), "renew S"),
+        ((Retired, 2), (ActiveAlone, 2), "T active(alone) 2, released"),
+        ((Retired, 1), (ActiveAlone, 2), "T active(alone) 2, released"),
         // Nobody's doing but an operator's.
         ((ActiveAlone, 1), (ActiveAlone, 1), "corrupt"),
         ((ActiveAsync, 1), (ActiveSync, 2), "corrupt"),
@@ -103,6 +106,12 @@ fn a_start_or_an_abort_that_was_cut_is_ended() {
         assert_eq!(told(released, given_up, Event::Resume), "serve S");
         assert_eq!(told(released, given_up, start), "restricted");
     }
+    // An operator had the source go on without a target that was served, and then aborted the migration.
+    let alone = Record { epoch: Epoch::new(1), ..released.record };
+    let left = seen(Part::Target, (Role::ActiveAsync, 0), 3);
+    assert_eq!(told(Seen { record: alone, ..released }, left, Event::Resume), "T none 0");
+    let alone = seen(Part::Source, (Role::ActiveAlone, 1), 5);
+    assert_eq!(told(alone, left, Event::Abort), "S active(alone) 1, released");
 }
 
 #[test]

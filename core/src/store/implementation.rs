@@ -223,6 +223,12 @@ impl StoreHandle {
             checkpoints: read(&counters.checkpoints),
             recoveries: read(&counters.recoveries),
             imported_hash_checks: self.core.imported_hashes.checked(),
+            migration: self
+                .core
+                .options
+                .seat
+                .as_ref()
+                .map(|seat| seat.migration_info(view.position())),
         }
     }
 }

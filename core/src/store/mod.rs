@@ -20,6 +20,7 @@ use crate::domain::{Actor, InstanceId, LineageId, SideId, StoreId};
 use crate::error::Result;
 use crate::health::Health;
 use crate::keys::StoreKeys;
+use crate::migration::MigrationInfo;
 use crate::position::{Epoch, Position};
 use crate::repository::*;
 use crate::state::Reply;
@@ -333,4 +334,6 @@ pub struct StoreInfo {
     /// Imported hashes that were computed to check a secret. Those that are not first uses of a key
     /// are guesses.
     pub imported_hash_checks: u64,
+    /// Of a store that can move to another database; `None` of any other.
+    pub migration: Option<MigrationInfo>,
 }

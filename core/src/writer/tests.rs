@@ -87,6 +87,7 @@ impl Backend for Permitting {
             bytes: None,
             file: None,
             filesystem: None,
+            clock_ahead_ms: None,
             pool: None,
             log: None,
             counters: BackendCounters::default(),

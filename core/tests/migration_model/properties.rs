@@ -37,6 +37,18 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
                 && source.record.role == Role::ActiveSync
                 && state.answered != 0
         }),
+        Property::sometimes(
+            "in step again, with a database in place of the lost one",
+            |_, state: &State| {
+                SIDES.into_iter().any(|which| {
+                    let database = state.database(which);
+                    database.is_renewed
+                        && database.record.role == Role::PassiveSync
+                        && state.answered != 0
+                        && state.has_answered(which)
+                })
+            },
+        ),
         Property::sometimes("handed back", |_, state: &State| {
             let [source, target] = SIDES.map(|which| state.database(which));
             source.record.epoch.get() == 2
@@ -96,9 +108,9 @@ fn ends_in_service(mut state: State) -> bool {
                     return false;
                 }
             }
-            Step::Fill { .. } | Step::Serve(Service::Alone { .. } | Service::Both { .. }) => {
-                return true;
-            }
+            Step::Fill { .. }
+            | Step::Renew { .. }
+            | Step::Serve(Service::Alone { .. } | Service::Both { .. }) => return true,
             Step::Refuse(_) => return false,
         }
     }

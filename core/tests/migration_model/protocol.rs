@@ -68,6 +68,8 @@ pub(crate) enum Action {
     Ships(Which, Fate),
     /// The copy has got everything.
     Copies,
+    /// An empty database is put in the place of the one that was superseded.
+    Renews(Which),
     /// A commit to one side.
     Commits(Fate),
     /// A commit to both begins,
@@ -82,9 +84,10 @@ pub(crate) enum Action {
 
 const MIGRATION: MigrationId = MigrationId::from_bytes([7; 16]);
 
-/// What an operator may ask for.
-const WISHES: [Event; 7] = [
+/// What an operator may ask for, or the process for itself.
+const WISHES: [Event; 8] = [
     Event::Start(MIGRATION),
+    Event::Refill,
     Event::Tighten,
     Event::Loosen,
     Event::HandOver,
@@ -149,7 +152,7 @@ impl Protocol {
         for event in events {
             match self.step(state, *event) {
                 Step::Refuse(_) => {}
-                Step::Serve(_) | Step::Fill { .. } if is_serving => {}
+                Step::Serve(_) | Step::Fill { .. } | Step::Renew { .. } if is_serving => {}
                 _ => actions.push(Action::Looks(*event)),
             }
         }
@@ -157,7 +160,7 @@ impl Protocol {
             // What came back is noticed.
             match self.step(state, Event::Resume) {
                 Step::Serve(service) if process.doing == Doing::Serving(service) => {}
-                Step::Refuse(_) | Step::Fill { .. } => {}
+                Step::Refuse(_) | Step::Fill { .. } | Step::Renew { .. } => {}
                 _ => actions.push(Action::Looks(Event::Resume)),
             }
         }
@@ -178,6 +181,9 @@ impl Protocol {
             Step::Write(writes) => Doing::Writing(writes.into_iter().collect()),
             Step::Ship { from } => Doing::Shipping { from },
             Step::Fill { from: authority } => Doing::Serving(Service::Alone { authority }),
+            Step::Renew { superseded } => {
+                Doing::Serving(Service::Alone { authority: superseded.other() })
+            }
             Step::Serve(service) => {
                 process.in_sync = matches!(service, Service::Both { .. });
                 Doing::Serving(service)
@@ -423,6 +429,7 @@ impl Model for Protocol {
             Action::Writes(fate) => writes(&mut next, fate)?,
             Action::Ships(from, fate) => ships(&mut next, from, fate)?,
             Action::Copies => copies(&mut next)?,
+            Action::Renews(which) => next.renew(which),
             Action::Commits(fate) => commits(&mut next, fate)?,
             Action::Sends => sends(&mut next)?,
             Action::Stores(to, fate) => stores(&mut next, to, fate)?,
@@ -452,6 +459,11 @@ impl Protocol {
         let (source, copy) = (state.database(authority), state.database(authority.other()));
         if !is_up(authority) || !is_up(authority.other()) {
             return;
+        }
+        if let Step::Renew { superseded } = self.step(state, Event::Resume)
+            && superseded == authority.other()
+        {
+            actions.push(Action::Renews(superseded));
         }
         match copy.record.role {
             Role::Filling => actions.push(Action::Copies),

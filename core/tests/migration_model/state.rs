@@ -17,12 +17,14 @@ pub(crate) struct Database {
     pub(crate) log: Log,
     /// Whether it can be reached.
     pub(crate) is_up: bool,
+    /// Whether it is the second, fourth, ... that stands here: one that was superseded is set aside.
+    pub(crate) is_renewed: bool,
 }
 
 impl Database {
     pub(crate) fn new(role: Role) -> Self {
         let record = Record { epoch: Epoch::ZERO, role, membership: None };
-        Self { record, log: Log::new(), is_up: true }
+        Self { record, log: Log::new(), is_up: true, is_renewed: false }
     }
 
     fn seen(&self, which: Which) -> Seen {
@@ -35,7 +37,7 @@ impl Database {
             serial: Serial::new(length),
             hash: BlockHash::from_bytes(hash),
         };
-        Seen { side: side(which), place, record: self.record }
+        Seen { side: side(which, self.is_renewed), place, record: self.record }
     }
 
     /// Stores a block behind the others, if that is what the backend would do. Blocks name the one before
@@ -55,8 +57,8 @@ impl Database {
     }
 }
 
-pub(crate) fn side(which: Which) -> SideId {
-    SideId::from_bytes([1 + index(which) as u8; 16])
+fn side(which: Which, is_renewed: bool) -> SideId {
+    SideId::from_bytes([1 + index(which) as u8 + 2 * u8::from(is_renewed); 16])
 }
 
 pub(crate) fn index(which: Which) -> usize {
@@ -168,14 +170,22 @@ impl State {
         }
         let database = self.database_mut(write.to);
         database.record = write.after;
-        if write.empties() {
-            database.log.clear();
-        }
         if write.after.role == Role::None {
             // What is given up is discarded at once, so that there can be another migration.
-            *database = Database { is_up: database.is_up, ..Database::new(Role::None) };
+            let Database { is_up, is_renewed, .. } = *database;
+            *database = Database { is_up, is_renewed, ..Database::new(Role::None) };
         }
         true
+    }
+
+    /// Puts an empty database in the place of one that was superseded. What was under way to that is set aside
+    /// with it.
+    pub(crate) fn renew(&mut self, which: Which) {
+        let is_renewed = !self.database(which).is_renewed;
+        *self.database_mut(which) = Database { is_renewed, ..Database::new(Role::None) };
+        if self.late.as_ref().is_some_and(|late| late.to == which) {
+            self.late = None;
+        }
     }
 
     /// Sends to the other side the next block that it lacks.

@@ -117,6 +117,7 @@ impl Backend for Absent {
             bytes: None,
             file: None,
             filesystem: None,
+            clock_ahead_ms: None,
             pool: None,
             log: None,
             counters: BackendCounters::default(),

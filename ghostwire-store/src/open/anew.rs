@@ -11,7 +11,8 @@ use ghostwire_store_core::migration::{Occupant, Renewal, Seat};
 use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::secrets::HashKeys;
 use ghostwire_store_sqlite::{
-    KEYRING_FILE, LOCK_FILE, RESERVE_FILE, failed, files_of, native_files_of, resolved, with_suffix,
+    KEYRING_FILE, LOCK_FILE, RESERVE_FILE, directory_of, failed, files_of, native_files_of,
+    resolved, with_suffix,
 };
 
 use super::Opener;
@@ -147,12 +148,33 @@ fn moved(from: &Path, to: &Path) -> impl Iterator<Item = (PathBuf, PathBuf)> {
         .filter_map(move |file| Some((file.clone(), with_suffix(&to, &suffix(&file)?))))
 }
 
+fn aside(path: &Path, epoch: Epoch) -> PathBuf {
+    with_suffix(path, &format!(".superseded-{epoch}"))
+}
+
+/// Where a database was set aside that this epoch superseded, if one was. What was left in its place is moved there,
+/// too: its lock would say that a store is missing.
+pub(super) fn set_aside_before(path: &Path, by: Epoch) -> Option<PathBuf> {
+    let directory = std::fs::read_dir(directory_of(path)).ok()?;
+    let start = format!("{}.superseded-", path.file_name()?.to_str()?);
+    let names = directory.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let numbered = names.filter_map(|name| {
+        let rest = name.strip_prefix(&start)?;
+        let (epoch, number) = rest.split_once('.').unwrap_or((rest, "1"));
+        Some((epoch.parse::<u64>().ok()?, number.parse::<u32>().ok()?, name))
+    });
+    let (_, _, last) = numbered.filter(|(epoch, ..)| *epoch < by.get()).max()?;
+    let aside = path.with_file_name(last);
+    rename_all(path, &aside).ok()?;
+    Some(aside)
+}
+
 /// Renames the files of a database. Gives where it is then.
 fn set_aside(path: &Path, epoch: Epoch) -> Result<PathBuf> {
     const MOST: u32 = 100;
     let names = (1..=MOST).map(|number| match number {
-        1 => with_suffix(path, &format!(".superseded-{epoch}")),
-        _ => with_suffix(path, &format!(".superseded-{epoch}.{number}")),
+        1 => aside(path, epoch),
+        _ => with_suffix(&aside(path, epoch), &format!(".{number}")),
     });
     let mut free =
         names.filter(|name| moved(path, name).all(|(_, to)| to.symlink_metadata().is_err()));
@@ -219,6 +241,12 @@ mod tests {
                 assert_eq!(read(&format!("{name}{suffix}")).as_deref(), Some(number));
             }
         }
+        // A process ended before it had moved the lock.
+        write("network.db.lock", "lock");
+        assert!(set_aside_before(&path, Epoch::new(4)).is_none());
+        let found = set_aside_before(&path, Epoch::new(6)).unwrap();
+        assert_eq!(read("network.db.lock"), None);
+        assert_eq!(std::fs::read_to_string(with_suffix(&found, LOCK_FILE)).unwrap(), "lock");
         // Another one was half made in its place.
         write("network.db", "new");
         put_back(&directory.path().join("network.db.superseded-4"), &path).unwrap();

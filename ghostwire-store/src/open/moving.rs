@@ -12,6 +12,7 @@ use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
 
 use super::absent::Absent;
+use super::anew::set_aside_before;
 use super::key::Key;
 use super::place::is_missing;
 use super::witness::WitnessCommand;
@@ -184,6 +185,9 @@ impl<'c> Opener<'c> {
                 });
             }
         };
+        if let Some(beside) = self.renewed(&opened, &head, other).await {
+            return served.open_seated(self, opened, Some(beside), None).await;
+        }
         let is_made_by_start = head.membership.is_none() && is_gone(other.config);
         if !is_made_by_start {
             tracing::warn!(
@@ -199,6 +203,35 @@ impl<'c> Opener<'c> {
             materialize: materialize(&other.config.backend),
         });
         served.open_seated(self, opened, beside, absent).await
+    }
+
+    /// Makes the empty store in place of one that was set aside, where a process ended between the two.
+    async fn renewed(
+        &self,
+        (beneath, key): &(Beneath, Key),
+        head: &Head,
+        other: &Opener<'_>,
+    ) -> Option<Occupant> {
+        let goes_on = head.record().role == Role::ActiveAlone && head.membership.is_some();
+        let path = other.config.backend.path()?;
+        if !goes_on || !is_missing(path) {
+            return None;
+        }
+        set_aside_before(path, head.epoch)?;
+        let read = match key {
+            Key::OfStore(path) => read_hash_key(path).ok(),
+            _ => None,
+        };
+        let known = match key {
+            Key::Known(keys) => Some(keys),
+            _ => read.as_ref(),
+        };
+        let maker = other.clone().create(true);
+        let made = maker.open_target(beneath.hash_keys.as_ref().or(known)).await;
+        made.inspect_err(|error| {
+            tracing::warn!(%error, "no empty store can be made in place of one that was set aside");
+        })
+        .ok()
     }
 
     pub(super) async fn open_side(&self) -> Result<(Beneath, Key)> {

@@ -121,6 +121,32 @@ async fn whichever_file_is_lost_the_other_one_goes_on_and_is_copied_when_it_is_b
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ended_before_it_made_room_for_the_copy_is_followed_by_one_that_does() {
+    for lost in ["target.db", "source.db"] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = synchronous(directory.path());
+        let (store, migrations) = in_step_with_some(&config).await;
+        let files = lose(directory.path(), lost);
+        let _ = store.users().create(NewUser::local("first".parse().unwrap())).await;
+        until(&migrations, |status| status.fallbacks == 1).await;
+        add(store.as_ref(), "without").await;
+        let digests = store.digests().await.unwrap();
+        store.close().await.unwrap();
+        // It came back and was set aside, and that is all that was done.
+        for (file, at) in files {
+            let name = file.file_name().unwrap().to_str().unwrap().replacen(lost, "", 1);
+            std::fs::rename(at, directory.path().join(format!("{lost}.superseded-0{name}")))
+                .unwrap();
+        }
+        let (store, migrations) = open(&config).await;
+        in_step(&migrations).await;
+        assert_eq!(store.digests().await.unwrap(), digests, "{lost}");
+        store.verify().await.unwrap();
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_both_is_served_without_the_other_one_only_by_command() {
     for (lost, backend) in [("target.db", "libsql"), ("source.db", "zqlite")] {
         let directory = tempfile::tempdir().unwrap();

@@ -136,7 +136,7 @@ fn print(
     let last_commit = if info.serial.get() == 0 { "never".into() } else { head.time.to_string() };
     let flag_file = config.flag_file.as_deref();
     let flag_file = flag_file.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
-    shell.pairs(&[
+    let mut pairs = vec![
         ("flag file", flag_file),
         ("store", config.store.clone()),
         ("backend", backend.name.to_owned()),
@@ -167,7 +167,9 @@ fn print(
         ("re-sealed", describe_resealed(backend.resealed)),
         ("keyring", keyring.unwrap_or_else(|| "none".to_owned())),
         ("plaintext", plaintext.unwrap_or_else(|| "everything: it is not sealed".to_owned())),
-    ])?;
+    ];
+    pairs.extend(backend.clock_ahead_ms.map(|ms| ("server's clock", describe_clock(ms))));
+    shell.pairs(&pairs)?;
     shell.line("")?;
     let counts: Vec<_> = counts
         .iter()
@@ -199,6 +201,11 @@ fn describe_resealed(resealed: Option<Resealed>) -> String {
         false => "",
     };
     format!("{}% under version {version} ({records} of {of} records){left}", resealed.percent())
+}
+
+fn describe_clock(ahead_ms: i64) -> String {
+    let than = if ahead_ms < 0 { "behind" } else { "ahead of" };
+    format!("{} ms {than} this machine's", ahead_ms.unsigned_abs())
 }
 
 fn describe_log(log: &LogInfo) -> String {

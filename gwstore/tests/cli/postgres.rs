@@ -138,7 +138,7 @@ async fn a_store_is_made_filled_listed_and_agrees_with_one_in_a_file() {
     let other = "--set postgres.schema=other";
     on.run(&format!("{other} import portable sample.jsonl --create")).ok();
     assert_eq!(on.run(&format!("{other} digest --json")).ok().json(), on.place.digest("zqlite"));
-    on.run("status").ok().says(&["postgres", name]).hides(&[server.password()]);
+    on.run("status").ok().says(&["postgres", name, "server's clock"]).hides(&[server.password()]);
 }
 
 /// On two machines: each makes a key of its own, and one of them is not the store's.
