@@ -81,6 +81,12 @@ pub trait Place: Debug + Send + Sync {
         None
     }
 
+    /// Whether it consists of two databases, and what is opened is now one and now the other of them: with an
+    /// epoch, rows and blocks of its own, but the same content.
+    fn is_of_two(&self) -> bool {
+        false
+    }
+
     /// Whether somebody else's library opens the files: its errors do not tell damage from other failures, and it
     /// may write into files that are refused afterwards.
     fn is_opaque(&self) -> bool {

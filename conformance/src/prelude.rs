@@ -34,6 +34,7 @@ pub(crate) use crate::case::{Check, Verdict, cases, check};
 pub(crate) use crate::disk::{Disk, Frozen};
 pub(crate) use crate::factory::{Factory, Opening, Place};
 pub(crate) use crate::fixtures::*;
+pub(crate) use crate::moving::KEEPS_BLOCKS;
 pub(crate) use crate::rng::Rng;
 pub(crate) use crate::stack::Stack;
 pub(crate) use crate::suite::Effort;

@@ -87,16 +87,43 @@ impl Default for Suite {
     }
 }
 
-/// A backend, and the rules that are checked on it; all if there are none.
+/// A backend, and what is checked on it.
 #[derive(Debug)]
 struct Participant {
     backend: Arc<dyn Factory>,
-    rules: &'static [&'static str],
+    rules: Rules,
+}
+
+/// About which database it is, who else has it open, and what it keeps for those who follow: between two, the
+/// other one is such a follower.
+const OF_ONE_DATABASE: [&str; 11] = [
+    "consumer-away",
+    "deadline",
+    "feed",
+    "fuzzy-load",
+    "identity",
+    "migration",
+    "one-process",
+    "purged-follower",
+    "series-outcome",
+    "shared-write",
+    "view-age",
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Rules {
+    All,
+    These(&'static [&'static str]),
+    OfStores,
 }
 
 impl Participant {
     fn takes_part(&self, rule: &str) -> bool {
-        self.rules.is_empty() || self.rules.contains(&rule)
+        match self.rules {
+            Rules::All => true,
+            Rules::These(rules) => rules.contains(&rule),
+            Rules::OfStores => !rule.starts_with("backend-") && !OF_ONE_DATABASE.contains(&rule),
+        }
     }
 }
 
@@ -129,12 +156,23 @@ impl Suite {
     /// Runs on this backend, too.
     #[must_use]
     pub fn backend(self, factory: impl Factory) -> Self {
-        self.backend_for(&[], factory)
+        self.participant(Rules::All, factory)
+    }
+
+    /// Runs on this backend, too, but not what is about backends by themselves: nothing but a store can write to
+    /// it. Nor what is about one database alone.
+    #[must_use]
+    pub fn backend_of_stores(self, factory: impl Factory) -> Self {
+        self.participant(Rules::OfStores, factory)
     }
 
     /// Runs on this backend, too, but only what proves one of these rules.
     #[must_use]
-    pub fn backend_for(mut self, rules: &'static [&'static str], factory: impl Factory) -> Self {
+    pub fn backend_for(self, rules: &'static [&'static str], factory: impl Factory) -> Self {
+        self.participant(Rules::These(rules), factory)
+    }
+
+    fn participant(mut self, rules: Rules, factory: impl Factory) -> Self {
         self.backends.push(Participant { backend: Arc::new(factory), rules });
         self
     }
@@ -180,7 +218,11 @@ impl Suite {
     /// exist, exceptions for cases that do not exist.
     #[must_use]
     pub fn defects(&self) -> Vec<String> {
-        let rules = self.backends.iter().flat_map(|participant| participant.rules);
+        let rules = self.backends.iter().flat_map(|participant| match participant.rules {
+            Rules::These(rules) => rules,
+            Rules::OfStores => &OF_ONE_DATABASE[..],
+            Rules::All => &[],
+        });
         let strange_rules: Vec<_> =
             rules.filter(|rule| !contract::rules().any(|line| line == **rule)).collect();
         let unproved = Self::proofs().into_iter().filter(|(_, proofs)| proofs.is_empty());

@@ -1,25 +1,34 @@
 //! The suite, on every backend of this repository.
 #![allow(missing_docs, clippy::expect_used)]
 
+mod files;
 mod keyrings;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use ghostwire_store_conformance::{Disk, InMemory, LocalFiles, Opening, Suite};
+use ghostwire_store_conformance::{Disk, InMemory, LocalFiles, Migrating, Opening, Suite};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_faulty_disk::FaultyDisk;
-use ghostwire_store_libsql::{LibsqlBackend, LibsqlOptions};
-use ghostwire_store_sqlite::LogLimits;
-use ghostwire_store_zqlite::{NativeOptions, ZqliteBackend, ZqliteOptions};
+use ghostwire_store_zqlite::{NativeOptions, ZqliteBackend};
 use ghostwire_store_zqlite_native::Program;
 use ghostwire_store_zqlite_native::admission::{
     Effort, Examination, LIMIT, Suite as LastStep, Verdict, examine, verdict_path,
 };
 
-/// So small that what the checks write passes them.
-const LIMITS: LogLimits = LogLimits { checkpoint: 200 << 10, hold_out: 2 << 20, warn: 32 << 20 };
+/// What a side that follows may get wrong: commits of every kind and size, those that fail or whose outcome is not
+/// known, and what is in the head beside them.
+const BETWEEN_TWO: [&str; 8] = [
+    "block-size",
+    "credential-key",
+    "durable-reply",
+    "failed-commit",
+    "metrics-replace",
+    "retention",
+    "series-moments",
+    "transaction",
+];
 
 /// What makes this program the child that loads the double of the ZQLite library.
 const CHILD: &str = "--zqlite-native";
@@ -35,44 +44,22 @@ fn main() -> ExitCode {
     Suite::new()
         .backend(InMemory::new())
         .backend(InMemory::shared())
-        .backend(
-            LocalFiles::new("libsql", |path, opening: Opening| async move {
-                let options = LibsqlOptions::new(path, opening.store)
-                    .create(!opening.read_only)
-                    .read_only(opening.read_only)
-                    .schema(opening.schema)
-                    .log_limits(LIMITS);
-                Ok(Arc::new(LibsqlBackend::open(options).await?) as Arc<dyn Backend>)
-            })
-            .disk(faulty_disk),
-        )
-        .backend(
-            LocalFiles::new("zqlite", |path, opening: Opening| async move {
-                let opened = keyrings::open(zqlite(path, &opening), opening.store).await?;
-                Ok(Arc::new(opened) as Arc<dyn Backend>)
-            })
-            .disk(faulty_disk),
-        )
+        .backend(files::libsql().disk(faulty_disk))
+        .backend(files::zqlite().disk(faulty_disk))
         // It differs in its frames alone, and damage is what those are for.
         .backend_for(
             &["backend-damage"],
             LocalFiles::new("zqlite-plain", |path, opening: Opening| async move {
-                let options = zqlite(path, &opening);
+                let options = files::zqlite_options(path, &opening);
                 Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
             }),
         )
         .backend(native())
+        // All of it, and on files, is run by the test `migrating`.
+        .backend_for(&BETWEEN_TWO, Migrating::in_step(InMemory::new(), InMemory::new()))
+        .backend_for(&BETWEEN_TWO, Migrating::following(InMemory::new(), InMemory::new()))
         .exceptions(include_str!("exceptions.toml"))
         .main()
-}
-
-fn zqlite(path: PathBuf, opening: &Opening) -> ZqliteOptions {
-    ZqliteOptions::new(path, opening.store)
-        .create(!opening.read_only)
-        .read_only(opening.read_only)
-        .schema(opening.schema)
-        .compact_series_early()
-        .log_limits(LIMITS)
 }
 
 fn faulty_disk(directory: &Path) -> std::io::Result<Box<dyn Disk>> {
@@ -84,7 +71,8 @@ fn native() -> LocalFiles {
     LocalFiles::new("zqlite-native", |path, opening: Opening| async move {
         // The copy from before a migration.
         if std::fs::read(&path).is_ok_and(|content| content.starts_with(b"SQLite format 3")) {
-            let opened = keyrings::open(zqlite(path, &opening), opening.store).await?;
+            let opened =
+                keyrings::open(files::zqlite_options(path, &opening), opening.store).await?;
             return Ok(Arc::new(opened) as Arc<dyn Backend>);
         }
         let double = Double::the_one();
@@ -94,7 +82,7 @@ fn native() -> LocalFiles {
             ghostwire_zqlite_double::vouch(&double.verdict, &verdict)
                 .map_err(|error| ghostwire_store_sqlite::failed("no verdict", &verdict, error))?;
         }
-        let options = zqlite(path, &opening)
+        let options = files::zqlite_options(path, &opening)
             .native(NativeOptions::new(double.library.clone(), double.program.clone()));
         let opened = keyrings::open(options, opening.store).await?;
         Ok(Arc::new(opened) as Arc<dyn Backend>)

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ghostwire_store_conformance::broken::{BrokenMemory, Fault};
-use ghostwire_store_conformance::{Outcome, Suite};
+use ghostwire_store_conformance::{InMemory, Migrating, Outcome, Suite};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
@@ -23,13 +23,40 @@ fn main() -> ExitCode {
             Ok(())
         })
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let followers = OF_FOLLOWERS.iter().flat_map(|&(fault, rule)| {
+        [true, false].map(|in_step| {
+            let manner = if in_step { "in_step" } else { "following" };
+            Trial::test(format!("{manner}/{fault:?}"), move || Ok(follow(fault, rule, in_step)?))
+        })
+    });
+    let trials: Vec<_> = trials.chain(followers).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
     table.sort_by_key(|(fault, _)| faults.iter().position(|one| one == fault));
     for (fault, line) in table.iter() {
         println!("it {}\n    {line}", fault.text());
     }
     conclusion.exit_code()
+}
+
+/// What a database does wrong that follows another one, and the rule whose cases find it once it is served.
+const OF_FOLLOWERS: [(Fault, &str); 4] = [
+    (Fault::LosesSeries, "metrics-replace"),
+    (Fault::IgnoresDeletes, "delete-user"),
+    (Fault::BringsBackDeletedRows, "delete-user"),
+    (Fault::StoresTheBlockWithoutRows, "durable-reply"),
+];
+
+fn follow(fault: Fault, rule: &str, in_step: bool) -> Result<(), String> {
+    let (first, second) = (InMemory::new(), BrokenMemory::new(fault));
+    let both = match in_step {
+        true => Migrating::in_step(first, second),
+        false => Migrating::following(first, second),
+    };
+    match Suite::new().backend_of_stores(both).first_failure(Some(rule)) {
+        Some(_) => Ok(()),
+        None => Err(format!("no case of `{rule}` finds a follower that {}", fault.text())),
+    }
 }
 
 /// Which case finds the fault first. The cases of its own rule have to.

@@ -21,7 +21,8 @@ pub(super) async fn check(factory: Arc<dyn Factory>, effort: Effort, at_once: bo
     let Some(location) = place.location() else { return NO_LOCATION };
     let rng = Rng::new(effort.seed ^ u64::from(at_once));
     let mut oracle = Oracle::default();
-    let replica = match at_once {
+    // What is kept for those who follow is not in the other one of two databases.
+    let replica = match at_once || place.is_of_two() {
         true => None,
         false => Some(register(place.as_ref()).await),
     };

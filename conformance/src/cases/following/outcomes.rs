@@ -201,7 +201,10 @@ impl Layer for ArrivesLate {
     }
 }
 
-async fn what_arrives_before_another_takes_over_is_stored(env: &mut TestEnv) {
+async fn what_arrives_before_another_takes_over_is_stored(env: &mut TestEnv) -> Verdict {
+    if env.place().is_of_two() {
+        return Verdict::Skipped("whoever takes over by itself leaves the other side out");
+    }
     let backend = env.open_backend().await;
     for (epoch, (arrives, name)) in (1..).zip([(true, "alice"), (false, "bob"), (true, "carol")]) {
         let (inner, late) = (backend.clone(), Mutex::default());
@@ -221,4 +224,5 @@ async fn what_arrives_before_another_takes_over_is_stored(env: &mut TestEnv) {
     let store = ghostwire_store_core::open(backend, options).await.unwrap();
     assert_eq!(names(&store), ["alice", "carol"]);
     close(store).await;
+    Verdict::Passed
 }

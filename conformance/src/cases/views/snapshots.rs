@@ -333,7 +333,15 @@ async fn verifying_flushes_nothing_and_holds_nobody_up(env: &mut TestEnv) {
 }
 
 /// As a disk leaves them that lost a write, or a copy of files that were of different moments.
-async fn rows_that_contradict_the_kept_blocks_are_found(env: &mut TestEnv, store: Opened) {
+async fn rows_that_contradict_the_kept_blocks_are_found(
+    env: &mut TestEnv,
+    store: Opened,
+) -> Verdict {
+    if env.place().is_of_two() {
+        return Verdict::Skipped(
+            "what is altered in one database is not in the one that is opened next",
+        );
+    }
     let row = |user: &User| RowChange {
         table: Table::Users,
         kind: ChangeKind::Updated,
@@ -373,4 +381,5 @@ async fn rows_that_contradict_the_kept_blocks_are_found(env: &mut TestEnv, store
         }
         store.close().await.unwrap();
     }
+    Verdict::Passed
 }

@@ -33,7 +33,7 @@ async fn a_watcher_that_comes_back_misses_nothing(env: &mut TestEnv, store: Open
     let store = env.reload(store).await;
     let mut seen: Vec<_> = known.users().iter().map(|user| user.name.to_string()).collect();
     let mut last = known.serial();
-    let dropped = env.options().writer.retain_block_bytes == 0;
+    let dropped = env.options().writer.retain_block_bytes == 0 && !env.place().is_of_two();
     let mut watch = store.watch(last);
     match watch.next().await.unwrap() {
         Ok(commit) => {
@@ -207,7 +207,10 @@ async fn what_is_not_durable_is_not_told(env: &mut TestEnv, store: Opened) {
     assert_eq!(watch.next().await.unwrap().unwrap().serial.get(), 2);
 }
 
-async fn if_blocks_are_gone_the_stream_ends_with_compacted(env: &mut TestEnv) {
+async fn if_blocks_are_gone_the_stream_ends_with_compacted(env: &mut TestEnv) -> Verdict {
+    if env.place().is_of_two() {
+        return KEEPS_BLOCKS;
+    }
     let mut options = env.options();
     options.writer.retain_block_bytes = 0;
     let store = env.open_with(options).await;
@@ -231,6 +234,7 @@ async fn if_blocks_are_gone_the_stream_ends_with_compacted(env: &mut TestEnv) {
     for serial in oldest..=7 {
         assert_eq!(watch.next().await.unwrap().unwrap().serial.get(), serial);
     }
+    Verdict::Passed
 }
 
 async fn a_serial_that_is_still_to_come_is_refused(_: &mut TestEnv, store: Opened) {

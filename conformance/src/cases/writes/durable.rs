@@ -54,7 +54,9 @@ async fn each_reply_survives_a_crash_right_after_it(env: &mut TestEnv) {
         let found = store.users().get(made.id).await.unwrap();
         assert_eq!(found.as_ref(), Some(&made), "in round {round}");
         let info = store.info();
-        assert!(info.backend.shared || info.dirty_rows > 0, "nothing was flushed meanwhile");
+        // A side that follows writes its rows at once.
+        let is_flushed = info.backend.shared || env.place().is_of_two();
+        assert!(is_flushed || info.dirty_rows > 0, "nothing was flushed meanwhile");
         env.crash_place().await;
         drop(store);
     }
