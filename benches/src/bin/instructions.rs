@@ -1,7 +1,7 @@
 //! How many instructions hot paths take, counted by valgrind's callgrind. Times are noisy on
 //! shared machines; these are not, so a change that makes a path longer fails the check.
 //!
-//! `cargo bench -p ghostwire-store-benches --bench instructions` compares with `instructions.toml`
+//! `cargo run --release -p ghostwire-store-benches --features instructions --bin instructions` compares with `instructions.toml`
 //! and fails above its tolerance; `-- --update` writes that file anew. Paths that must cost what
 //! another costs are compared with that one, whatever the file says. Each path runs in a process of
 //! its own, of which only what happens inside `hot_path` counts.
