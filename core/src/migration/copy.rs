@@ -2,8 +2,8 @@
 //!
 //! The copy is at the position `p0` at which the source began to keep every commit for it:
 //!
-//! 1. it adopts the head before the oldest block that the source keeps, and takes the blocks up to `p0`,
-//!    so that whoever watches and is behind need not begin anew on the copy;
+//! 1. it adopts the head before the oldest block that the source keeps, or before the last 4,096, and takes the
+//!    blocks up to `p0`, so that whoever watches and is a little behind need not begin anew on the copy;
 //! 2. it copies rows, table by table, in the order of their keys. Each page is of its own moment, and none
 //!    is older than `p0`. Then it writes the rows of the blocks that the source had not flushed at `p0`;
 //! 3. it takes every commit after `p0`, in order: whatever a page had too new or too old is then as the
@@ -162,13 +162,19 @@ fn too_far_behind() -> Error {
     )
 }
 
-/// Has an empty target stand where the source's oldest block begins.
+/// So many blocks a copy gets at most, beside those that are not flushed: each is a commit, and a busy source keeps hundreds of thousands.
+const MOST_BLOCKS: u64 = 4096;
+
+/// Has an empty target stand where the oldest block begins that it gets.
 pub(super) async fn adopt(source: &Side, target: &dyn Backend, write: &Write) -> Result<()> {
     let backend = source.backend()?;
     let head = backend.head().await?;
     let origin = Origin::read(backend.as_ref(), &head).await?;
-    let first = backend.blocks(origin.before, 1).await?.pop();
-    let blocks = origin.serial.get().saturating_sub(origin.before.get());
+    // What is not flushed is nowhere but in blocks.
+    let last = Serial::new(origin.serial.get().saturating_sub(MOST_BLOCKS));
+    let before = origin.before.max(last.min(origin.checkpoint));
+    let first = backend.blocks(before, 1).await?.pop();
+    let blocks = origin.serial.get().saturating_sub(before.get());
     // One more: the commit at which it began is taken by its id alone. Where every commit had a block, and
     // all are kept, there is no place for that, and no need.
     let position = origin.position.get().saturating_sub(blocks + 1);
@@ -179,7 +185,7 @@ pub(super) async fn adopt(source: &Side, target: &dyn Backend, write: &Write) ->
     let adopted = Head {
         position: Position::new(position),
         commit: CommitId::from_bytes([0; 16]),
-        serial: origin.before,
+        serial: before,
         block: if blocks > 0 { BlockId::from_bytes([0; 16]) } else { head.block },
         hash,
         time,
@@ -312,14 +318,16 @@ impl Pace {
     }
 
     async fn rest(&mut self) {
+        // A timer is hardly finer than that, so what is owed adds up.
+        const SHORTEST: Duration = Duration::from_millis(5);
         // A stalled disk is no reason to wait for long.
         const LONGEST: Duration = Duration::from_millis(250);
         let worked = self.since.elapsed();
         let rest = worked * (100 - self.share) / self.share;
-        match rest.is_zero() {
-            true => tokio::task::yield_now().await,
-            false => tokio::time::sleep(rest.min(LONGEST)).await,
+        if rest < SHORTEST {
+            return tokio::task::yield_now().await;
         }
+        tokio::time::sleep(rest.min(LONGEST)).await;
         self.since = Instant::now();
     }
 }

@@ -266,6 +266,27 @@ async fn a_network_of_blocks_alone_moves() {
     moved.store.close().await.unwrap();
 }
 
+/// Each is a commit, and a busy source keeps many more.
+#[tokio::test]
+async fn a_copy_gets_the_last_blocks_and_everything_that_is_stored() {
+    const MOST_BLOCKS: u64 = 4096;
+    let moved = Moved::new().await;
+    for number in 0..MOST_BLOCKS + 10 {
+        moved.add(&format!("user-{number}")).await;
+    }
+    moved.store.checkpoint().await.unwrap();
+    moved.add("last").await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    let head = moved.target.inner.head().await.unwrap();
+    assert_eq!(head.serial.get() - head.oldest_block.get() + 1, MOST_BLOCKS);
+    let digests = moved.store.digests().await.unwrap();
+    migration.advance("somebody").await.unwrap();
+    assert_eq!(moved.store.digests().await.unwrap(), digests);
+    moved.store.verify().await.unwrap();
+    moved.store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_target_that_failed_once_is_opened_anew() {
     let moved = Moved::new().await;
