@@ -17,7 +17,7 @@ const MIGRATION: MigrationId = MigrationId::from_bytes([9; 16]);
 pub(crate) const KEEPS_BLOCKS: Verdict =
     Verdict::Skipped("blocks are kept for the side that follows");
 
-/// So often the side that follows is sent nothing yet, so that a crash finds it behind.
+/// After one of so many commits the side that follows is sent what it lacks, so that a crash finds it behind.
 const BEHIND: u64 = 3;
 
 /// Stores that are moved from one backend to another. Whoever opens one finds a migration under way, which began

@@ -2,8 +2,9 @@
 //!
 //! The copy is at the position `p0` at which the source began to keep every commit for it:
 //!
-//! 1. it adopts the head before the oldest block that the source keeps, or before the last 4,096, and takes the
-//!    blocks up to `p0`, so that whoever watches and is a little behind need not begin anew on the copy;
+//! 1. it adopts the head before the oldest block that the source keeps, or before the last 4,096 and those
+//!    that are not flushed, and takes the blocks up to `p0`, so that whoever watches and is a little behind need
+//!    not begin anew on the copy;
 //! 2. it copies rows, table by table, in the order of their keys. Each page is of its own moment, and none
 //!    is older than `p0`. Then it writes the rows of the blocks that the source had not flushed at `p0`;
 //! 3. it takes every commit after `p0`, in order: whatever a page had too new or too old is then as the
@@ -162,7 +163,8 @@ fn too_far_behind() -> Error {
     )
 }
 
-/// So many blocks a copy gets at most, beside those that are not flushed: each is a commit, and a busy source keeps hundreds of thousands.
+/// So many blocks a copy gets at most, beside those that are not flushed: each is a commit, and a busy source
+/// keeps many more.
 const MOST_BLOCKS: u64 = 4096;
 
 /// Has an empty target stand where the oldest block begins that it gets.
