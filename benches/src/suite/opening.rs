@@ -1,13 +1,14 @@
 //! Opening, in a process of its own, which the operating system charges for its memory alone.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use ghostwire_store_bench_workload::machine::{files_in, resident_bytes, scratch};
 use ghostwire_store_bench_workload::results::Opening;
 use ghostwire_store_bench_workload::subject::{Candidate, Result};
 use ghostwire_store_bench_workload::{Spread, fill};
+use tokio::task::spawn_blocking;
 
 /// The first argument of a child that opens a subject; its name and directory follow. It is not an environment
 /// variable, because every descendant would inherit that.
@@ -60,12 +61,9 @@ fn open(name: &str, directory: PathBuf) -> Result<ExitCode> {
 
 /// Gives the seconds it took, and the bytes that were resident before and after it.
 async fn open_in_child(name: &str, directory: &Path) -> Result<[f64; 3]> {
-    let output = tokio::process::Command::new(std::env::current_exe()?)
-        .arg(CHILD)
-        .arg(name)
-        .arg(directory)
-        .output()
-        .await?;
+    let mut child = Command::new(std::env::current_exe()?);
+    child.arg(CHILD).arg(name).arg(directory);
+    let output = spawn_blocking(move || child.output()).await??;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("opening {name} failed: {}", said.trim()).into());

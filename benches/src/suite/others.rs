@@ -1,9 +1,11 @@
 //! Subjects in a program of their own, since they cannot be linked into this one.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ghostwire_store_bench_workload::results::{Case, Run};
 use ghostwire_store_bench_workload::subject::{About, Result};
+use tokio::task::spawn_blocking;
 
 const IS_IT: &str = "is it the program that is built in benches/others?";
 
@@ -51,8 +53,10 @@ impl Others {
     }
 
     async fn output(&self, arguments: &[String]) -> Result<String> {
-        let called = tokio::process::Command::new(&self.program).args(arguments).output().await;
-        let output = called.map_err(|error| format!("{}: {error}", self.program.display()))?;
+        let mut called = Command::new(&self.program);
+        called.args(arguments);
+        let output = spawn_blocking(move || called.output()).await?;
+        let output = output.map_err(|error| format!("{}: {error}", self.program.display()))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let said = Some(said.trim()).filter(|said| !said.is_empty()).unwrap_or(IS_IT);

@@ -189,7 +189,7 @@ async fn finish(tasks: Tasks) -> Result<Latencies> {
 }
 
 /// What one reading thread did.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Reads {
     count: u64,
     /// What the reads alone took, where something happens between them.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use sketches_ddsketch::{Config, DDSketch};
 
 /// Median and range of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -30,38 +30,31 @@ impl Spread {
     }
 }
 
-/// How long calls took, in nanoseconds, exact to a thousandth.
-#[derive(Debug, Clone)]
-pub struct Latencies(Option<Histogram<u64>>);
+/// How long calls took, exact to a thousandth: a sketch of quantiles (DDSketch: Masson, Rim and
+/// Lee, VLDB 2019) with bins for a nanosecond to a day.
+#[derive(Clone)]
+pub struct Latencies(DDSketch);
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self(Histogram::new(3).ok())
+        Self(DDSketch::new(Config::new(0.001, 16_384, 1e-9)))
     }
 }
 
 impl Latencies {
     pub fn record(&mut self, time: Duration) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        if let Some(histogram) = &mut self.0 {
-            // It grows as it needs.
-            let _ = histogram.record(nanoseconds.max(1));
-        }
+        self.0.add(time.as_secs_f64());
     }
 
     pub fn add(&mut self, others: &Self) {
-        if let (Some(all), Some(others)) = (&mut self.0, &others.0) {
-            // They have the same precision, and grow.
-            let _ = all.add(others);
-        }
+        // Fails for sketches of another precision; there is one.
+        let _ = self.0.merge(&others.0);
     }
 
     /// Microseconds within which this share of the calls, from 0 to 1, was done; `None` without
     /// calls.
     pub fn quantile(&self, share: f64) -> Option<f64> {
-        let histogram = self.0.as_ref().filter(|histogram| !histogram.is_empty())?;
-        let nanoseconds = Duration::from_nanos(histogram.value_at_quantile(share));
-        Some(nanoseconds.as_secs_f64() * 1e6)
+        self.0.quantile(share).ok().flatten().map(|seconds| seconds * 1e6)
     }
 }
 

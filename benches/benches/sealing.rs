@@ -1,7 +1,7 @@
 //! What sealing and opening cost beside the bare AEAD: records of one commit, and a record by
 //! itself.
 //!
-//! `cargo bench -p ghostwire-store-crypto`. The goals: within 20 % of the AEAD at 1 KiB for the
+//! `cargo bench -p ghostwire-store-benches --bench sealing`. The goals: within 20 % of the AEAD at 1 KiB for the
 //! records of one commit, 40 % for a lone one.
 #![allow(clippy::unwrap_used, missing_docs)]
 
