@@ -127,7 +127,9 @@ impl LibraryFile {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = File::from(memfd_create("zqlite", flags)?);
         file.write_all(&self.bytes)?;
-        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK)?;
+        // Nobody has it mapped yet. The seal against writing by mappings that there are, too, is refused (EBUSY)
+        // while the kernel holds a page of it for a moment, which happens under load.
+        fcntl_add_seals(&file, SealFlags::FUTURE_WRITE | SealFlags::GROW | SealFlags::SHRINK)?;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         Ok((file, path.into()))
     }
@@ -220,6 +222,8 @@ mod tests {
         fs::write(&path, b"something else").unwrap();
         assert_eq!(fs::read(&pinned).unwrap(), header());
         assert!(fs::write(&pinned, b"something else").is_err());
+        let mut opened = File::options().write(true).open(&pinned).unwrap();
+        assert!(opened.write_all(b"x").is_err());
     }
 
     #[test]
