@@ -25,4 +25,6 @@ pub mod fuzzing;
 
 pub use client::{Client, Excerpt, RemoteBackend, Watch};
 #[cfg(unix)]
-pub use server::{AdminEvent, AdminSocket, Hooks, Migrations, NoHooks, Served, SocketOptions};
+pub use server::{
+    AdminEvent, AdminSocket, Hooks, Migrations, NoHooks, Served, SocketOptions, note_migration,
+};

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Opener;
 use crate::config::{Config, MigrationStage};
-use crate::open::Anew;
+use crate::open::{Anew, is_empty_schema};
 
 #[doc(inline)]
 pub use ghostwire_store_core::migration::{
@@ -199,11 +199,14 @@ impl Migrations {
         let (store, target) = (self.store()?, self.target()?);
         let info = store.info();
         let path = target.backend.path();
-        let makes_target = path.is_some_and(|path| {
+        let is_missing = path.is_some_and(|path| {
             std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
                 || path.symlink_metadata().is_err()
         });
-        let refused = self.refused(&target, makes_target).await.err();
+        let (makes_target, refused) = match self.makes_target(&target, is_missing).await {
+            Ok(makes_target) => (makes_target, None),
+            Err(error) => (is_missing, Some(error)),
+        };
         Ok(Plan {
             source: Place {
                 store: self.0.config.store.clone(),
@@ -245,21 +248,32 @@ impl Migrations {
         ))
     }
 
-    async fn refused(&self, target: &Config, makes_target: bool) -> Result<()> {
+    /// Whether the target has to be made.
+    ///
+    /// # Errors
+    /// Why the migration cannot begin.
+    async fn makes_target(&self, target: &Config, is_missing: bool) -> Result<bool> {
         self.require_stage(MigrationStage::Mirror)?;
         self.require_no_consumers().await?;
-        if self.current().await.is_some() {
-            return Err(Error::new(ErrorKind::Busy, "a migration of this store is under way"));
+        let is_part = self.0.seat.head().await?.membership.is_some();
+        if is_part || self.current().await.is_some() {
+            return Err(Error::new(ErrorKind::Busy, "a migration of this store is under way")
+                .with("help", "`gwstore migrate status` tells where it stands"));
         }
+        Migration::check_writers(self.store()?.as_ref()).await?;
         let opener = self.opener(target);
         opener.require_key(self.0.hash_keys.as_deref())?;
-        if makes_target {
-            return Ok(());
+        if is_missing {
+            return Ok(true);
         }
-        let backend = opener.create(false).read_only(true).open_backend().await?;
-        let (head, info) = (backend.head().await, backend.info());
+        let backend = match opener.create(false).read_only(true).open_backend().await {
+            Ok(backend) => backend,
+            Err(error) if is_empty_schema(&error) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let head = backend.head().await;
         backend.close().await?;
-        check_start(&self.0.seat.head().await?, &self.0.seat.info(), &head?, &info)
+        check_start(&self.0.seat.head().await?, &head?).map(|()| false)
     }
 
     fn opener<'c>(&self, config: &'c Config) -> Opener<'c> {

@@ -207,12 +207,12 @@ async fn migrate(served: &Served, request: MigrateRequest, to: &Answering) -> Re
     if !request.changes() {
         return migrations.migrate(request, &by).await;
     }
-    let change = beside::Change::of(store(served)?, asker);
+    let store = store(served)?;
     // Not one after the other: whoever comes second is told by whom it is being done.
     let done = tokio::spawn(async move {
         let done = migrations.migrate(request, &by).await;
         if done.is_ok() {
-            change.note_migration(request).await;
+            beside::note_migration(store, asker, request).await;
         }
         done
     });

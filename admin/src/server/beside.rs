@@ -72,21 +72,6 @@ impl Change {
         Ok(Value::Null)
     }
 
-    /// Says that a step of a migration was taken.
-    pub(super) async fn note_migration(&self, request: MigrateRequest) {
-        let action = match request {
-            MigrateRequest::Start => "migration.start",
-            MigrateRequest::Advance => "migration.advance",
-            MigrateRequest::Back => "migration.back",
-            MigrateRequest::Abort => "migration.abort",
-            MigrateRequest::Finish => "migration.finish",
-            MigrateRequest::Plan | MigrateRequest::Status => return,
-        };
-        let subject = self.store.info().backend.name.to_owned();
-        let line = Line { action, subject, details: Value::Null };
-        self.note(line, AuditResult::Success).await;
-    }
-
     pub(super) async fn change_keys(&self, request: KeysRequest) -> Result<Value> {
         let keys = self.store.keys()?;
         // Where it cannot be read nothing is changed either, and that error says more.
@@ -134,6 +119,21 @@ impl Change {
         }
         self.store.audit().append(vec![entry]).await
     }
+}
+
+/// Leaves a line in the audit trail that a step of a migration was taken. The socket does it for its clients.
+pub async fn note_migration(store: Arc<dyn Store>, actor: Actor, request: MigrateRequest) {
+    let action = match request {
+        MigrateRequest::Start => "migration.start",
+        MigrateRequest::Advance => "migration.advance",
+        MigrateRequest::Back => "migration.back",
+        MigrateRequest::Abort => "migration.abort",
+        MigrateRequest::Finish => "migration.finish",
+        MigrateRequest::Plan | MigrateRequest::Status => return,
+    };
+    let subject = store.info().backend.name.to_owned();
+    let line = Line { action, subject, details: Value::Null };
+    Change::of(store, actor).note(line, AuditResult::Success).await;
 }
 
 async fn carry_out(keys: &StoreKeys, request: KeysRequest) -> Result<KeyringInfo> {

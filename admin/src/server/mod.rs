@@ -22,6 +22,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use beside::note_migration;
 pub use hooks::{AdminEvent, Hooks, Migrations, NoHooks};
 pub use socket::SocketOptions;
 

@@ -241,7 +241,8 @@ async fn look(options: &PostgresOptions) -> Result<Opened> {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 "there is no store in this schema of the database; make one with `gwstore init`",
-            ));
+            )
+            .with("empty_schema", namespace));
         }
     }
     let reading = async {

@@ -7,7 +7,8 @@ mod refresh;
 mod shown;
 mod verify;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tracing::{Instrument, Span};
@@ -17,7 +18,7 @@ use crate::backend::{Backend, Head, KeyRange};
 use crate::block::{RowChange, Serial};
 use crate::clock::{ClockGuard, Reading, Verdict};
 use crate::command::{Command, Submission};
-use crate::domain::{Actor, InstanceId, Timestamp};
+use crate::domain::{Actor, Instance, InstanceId, Timestamp};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::Prober;
@@ -27,7 +28,7 @@ use crate::observe::{CommandCall, Event, Recorder, spans};
 use crate::options::{Materialize, StoreOptions};
 use crate::secrets::HashKeys;
 use crate::series::count_rows;
-use crate::state::Reply;
+use crate::state::{Reply, State};
 use crate::view::View;
 use crate::writer::{Answer, Committed, End, Request, SeriesRows, Shared, weight};
 
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) guard: ClockGuard,
     pub(crate) prober: Prober,
     pub(crate) refreshes: Refreshes,
+    /// Which instances of the control plane have said by this store that they are there.
+    pub(crate) own_instances: Mutex<BTreeSet<InstanceId>>,
 }
 
 impl Core {
@@ -64,10 +67,26 @@ impl Core {
     }
 
     pub(crate) fn materialize(&self) -> Materialize {
+        if self.is_shared {
+            return Materialize::Commit;
+        }
         self.options
             .seat
             .as_ref()
             .map_or(self.options.materialize, |seat| seat.sitting().materialize)
+    }
+
+    pub(crate) fn note_own_instance(&self, id: InstanceId) {
+        self.own_instances.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    /// Instances that live, and have never said so by this store.
+    pub(crate) fn instances_elsewhere(&self, state: &State, now: Timestamp) -> Vec<Arc<Instance>> {
+        let own = self.own_instances.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_elsewhere = |it: &&Arc<Instance>| {
+            now.since(it.last_seen) <= Instance::LOST_AFTER && !own.contains(&it.id)
+        };
+        state.instances().iter().filter(is_elsewhere).cloned().collect()
     }
 
     fn require_open(&self) -> Result<()> {

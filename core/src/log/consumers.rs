@@ -206,20 +206,22 @@ impl Consumers {
         Ok((after, new, left))
     }
 
-    /// The consumers once another record of `head` is stored, and the rows that say so.
+    /// The consumers once another record of `head` is stored, and the rows that say so. Whoever begins to follow does
+    /// so from `position` on, where the head stands then.
     ///
     /// # Errors
     /// `Exhausted` for too many.
     pub(crate) fn following(
         &self,
         head: &Head,
+        position: Position,
         following: &Following,
     ) -> Result<(Vec<RowChange>, Self)> {
         match following {
             Following::Begins(name, max_bytes) if self.require(name).is_err() => {
                 let (after, consumer, mut rows) = self.with(Consumer {
                     name: name.clone(),
-                    position: head.position,
+                    position,
                     // The blocks that are kept now are copied first.
                     serial: Serial::new(head.oldest_block.get().saturating_sub(1)),
                     total: 0,

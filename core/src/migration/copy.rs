@@ -67,6 +67,12 @@ impl CopyProgress {
         self.total.load(Ordering::Relaxed)
     }
 
+    /// Another copy begins.
+    pub(super) fn reset(&self) {
+        self.total.store(0, Ordering::Relaxed);
+        self.copied.store(0, Ordering::Relaxed);
+    }
+
     fn add(&self, rows: usize) {
         self.copied.fetch_add(rows as u64, Ordering::Relaxed);
     }
@@ -158,8 +164,8 @@ pub(super) fn begin_id(membership: &Membership) -> CommitId {
 fn too_far_behind() -> Error {
     Error::new(
         ErrorKind::Conflict,
-        "the target fell too far behind, and the source keeps nothing for it any longer; abort the \
-         migration, discard the target, and begin anew with a higher `migration.max_kept_mib`",
+        "the target fell too far behind, and the source keeps nothing for it any longer; it has to be \
+         copied anew, which a higher `migration.max_kept_mib` avoids",
     )
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::live::{Asked, Order, Shared};
 use super::mirror::Mirror;
@@ -18,7 +19,7 @@ use super::step::{Event, Pair, Service, Which};
 use crate::backend::Backend;
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
-use crate::handle::StoreHandle;
+use crate::handle::{Core, StoreHandle};
 use crate::position::Position;
 use crate::store::WeakStore;
 use crate::writer::{Moving, Request};
@@ -34,6 +35,8 @@ pub(super) struct Driver {
     taken: Taken,
     /// While both are in step, up to where this has looked for what need not be kept.
     let_go_to: Cell<Position>,
+    /// An empty database is being made in the place of the other side.
+    renewing: tokio::sync::Mutex<Option<JoinHandle<Result<Occupant>>>>,
 }
 
 impl Driver {
@@ -51,6 +54,7 @@ impl Driver {
             is_doubtful: Cell::new(false),
             taken: Taken::default(),
             let_go_to: Cell::new(Position::ZERO),
+            renewing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -108,10 +112,18 @@ impl Driver {
                 is_deaf = true;
                 continue;
             };
+            if let Err(error) = self.end_renewal().await {
+                self.tell(Some(error));
+            }
+            if self.seat.beside().is_some_and(|other| other.backend.info().shared) {
+                // What was on its way to a server when this came in between may still arrive.
+                self.is_doubtful.set(true);
+            }
             let done = match self.end_doubt().await {
                 Ok(()) => self.carry_out(order).await,
-                // A migration is aborted without the target, too.
+                // A migration is ended without the other side, too.
                 Err(_) if order == Order::Abort => self.carry_out(order).await,
+                Err(error) if order == Order::Complete => self.complete_alone(&error).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = &done {
@@ -165,11 +177,31 @@ impl Driver {
             return self.keep_in_step(&mirror).await;
         }
         self.end_doubt().await?;
-        let worked = self.work_by(&self.mover()?).await;
+        let mover = self.mover()?;
+        let worked = self.work_by(&mover).await;
         if let Err(error) = &worked {
             self.doubt(error);
+            if mover.is_outgrown().await.unwrap_or(false) {
+                return self.resync(error).await;
+            }
         }
         worked
+    }
+
+    /// Lets go of a copy that fell too far behind; the next one is begun where it is [refilled](Self::refill).
+    async fn resync(&self, error: &Error) -> Result<u64> {
+        let Some((renewal, other)) = self.seat.renewal().zip(self.seat.beside()) else {
+            return Err(error.clone());
+        };
+        renewal.check(&other).map_err(|cannot| cannot.because(error.to_string()))?;
+        // It begins another epoch, in which nobody else writes.
+        self.require_no_other_writers().await?;
+        tracing::warn!(
+            name: "migration_resync",
+            %error,
+            "the copy fell too far behind, and what it lacks is not kept any longer: it is set aside and made anew"
+        );
+        self.ask_writer(Moving::Resync(self.options)).await.map(|_| 1)
     }
 
     /// The writer sends both what there is. What fails there is tried again, also while nobody writes.
@@ -197,9 +229,29 @@ impl Driver {
     async fn refill(&self, pair: &Pair) -> Result<u64> {
         let renewal = self.seat.renewal().zip(self.seat.beside()).zip(pair.second);
         let Some(((renewal, other), seen)) = renewal else { return Err(superseded()) };
-        let fresh = renewal.renew(&other, seen.record.epoch).await?;
-        self.seat.put_beside(Some(fresh));
+        let epoch = seen.record.epoch;
+        // An order that comes in between must not leave half of it.
+        self.renewing
+            .lock()
+            .await
+            .get_or_insert_with(|| tokio::spawn(async move { renewal.renew(&other, epoch).await }));
+        self.end_renewal().await?;
         self.mover()?.take(Event::Refill).await.map(|_| 1)
+    }
+
+    /// Has the empty database that is being made, if one is, stand beside the store.
+    async fn end_renewal(&self) -> Result<()> {
+        let mut renewing = self.renewing.lock().await;
+        let Some(task) = renewing.as_mut() else { return Ok(()) };
+        let made = task.await;
+        *renewing = None;
+        let made = made.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Unexpected, "making an empty database panicked; report this"))
+        });
+        self.seat.put_beside(Some(made?));
+        self.shared.copy.reset();
+        self.shared.lock().filling = None;
+        Ok(())
     }
 
     async fn end_doubt(&self) -> Result<()> {
@@ -300,7 +352,15 @@ impl Driver {
         if order == Order::Abort {
             return self.abort(&mover).await;
         }
-        let pair = mover.look().await?;
+        self.require_no_other_writers().await?;
+        let looked = mover.look().await;
+        if order == Order::Complete
+            && (looked.is_err() || mover.is_outgrown().await.unwrap_or(false))
+        {
+            let outgrown = Error::new(ErrorKind::Conflict, "the source fell too far behind");
+            return self.complete_alone(looked.as_ref().err().unwrap_or(&outgrown)).await;
+        }
+        let pair = looked?;
         let (Some(first), Some(second)) = (pair.first, pair.second) else {
             return Err(Refusal::NobodyThere.error());
         };
@@ -313,7 +373,11 @@ impl Driver {
             }
             Order::HandOver { .. } => {
                 let (before, began) = (first.place.position, Instant::now());
-                let prepared = mover.prepare().await;
+                let mut prepared = mover.prepare().await;
+                if prepared.is_ok() {
+                    // One that has begun meanwhile, too.
+                    prepared = self.require_no_other_writers().await;
+                }
                 let handed = match prepared {
                     Ok(()) => self.ask_writer(Moving::HandOver(self.options)).await,
                     Err(error) => Err(error),
@@ -347,13 +411,28 @@ impl Driver {
         }
     }
 
+    async fn require_no_other_writers(&self) -> Result<()> {
+        match self.store.core() {
+            Some(core) => require_no_other_writers(&core, &self.seat).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Without the source, which is not told of it. There is no way back in any case.
+    async fn complete_alone(&self, error: &Error) -> Result<()> {
+        self.require_no_other_writers().await?;
+        self.mover()?.end_alone(Event::Complete).await?;
+        tracing::warn!(%error, "the migration was completed without the source");
+        Ok(())
+    }
+
     /// Once the source's record says that the migration is aborted, it is, whether or not the target could be
     /// told. Opened beside the source it learns of it.
     async fn abort(&self, mover: &Mover) -> Result<()> {
         let aborted = match mover.look().await {
             Ok(_) => mover.take(Event::Abort).await.map(drop),
             // Without its source it is nothing by itself.
-            Err(_) => mover.abort_alone().await,
+            Err(_) => mover.end_alone(Event::Abort).await,
         };
         if self.seat.sitting().backend.head().await?.membership.is_some() {
             let moved_on =
@@ -382,6 +461,27 @@ impl Driver {
         }
         self.seat.put_beside(None)
     }
+}
+
+/// A process that writes to a database which is left would have to be told where the network is, and one that writes
+/// while a record changes is fenced or makes the change come second. So there may be none.
+pub(super) async fn require_no_other_writers(core: &Arc<Core>, seat: &Seat) -> Result<()> {
+    if !seat.sitting().backend.info().shared {
+        return Ok(());
+    }
+    core.refresh().await?;
+    let now = StoreHandle::of(core.clone()).now()?;
+    let published = core.shared.published.load_full();
+    let others = core.instances_elsewhere(&published.state, now);
+    if others.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = others.iter().map(|it| it.name.to_string()).collect();
+    Err(Error::new(
+        ErrorKind::Restricted,
+        "other control planes write to the database, and have to end first",
+    )
+    .with("instances", names.join(", ")))
 }
 
 /// Whether the second side was told to go on without the first one.

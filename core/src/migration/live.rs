@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::copy::CopyProgress;
-use super::driver::Driver;
+use super::driver::{Driver, require_no_other_writers};
 use super::mover::MoveOptions;
 use super::plan::check_start;
 use super::record::Part;
 use super::seat::{Occupant, Seat};
 use super::status::{CopyStatus, Running, SideStatus, Stage, Status};
 use super::step::{Pair, Seen};
-use crate::backend::Head;
+use crate::backend::{Backend as _, Head};
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::StoreHandle;
@@ -82,8 +82,9 @@ impl Migration {
     /// Begins to move an open store to an empty database, which nobody else has open.
     ///
     /// # Errors
-    /// `Unsupported` for a store that was not opened on a seat; `Busy` if a migration is under way; what
-    /// [`check_start`](super::check_start) refuses; those of any write. The other database is the caller's then.
+    /// `Unsupported` for a store that was not opened on a seat, or not on a [shared](super::SeatOptions::is_shared) one
+    /// for a database that others write to, and if that one were to be kept in step; `Busy` if a migration is under
+    /// way; what [`check_start`](super::check_start) refuses; those of any write. The other database is the caller's then.
     pub async fn begin(
         store: &dyn Store,
         other: Occupant,
@@ -107,12 +108,33 @@ impl Migration {
     ) -> Result<Arc<Self>> {
         let seat = seat_of(store)?;
         let (source, target) = (seat.sitting(), other.backend.clone());
-        let heads = (source.backend.head().await?, target.head().await?);
-        check_start(&heads.0, &source.backend.info(), &heads.1, &target.info())?;
+        if target.info().shared && !seat.info().shared {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the store was opened for databases that one process writes to; open it with this target",
+            )
+            .with("backend", target.info().name));
+        }
+        if let Some(core) = store.downgrade().core() {
+            require_no_other_writers(&core, &seat).await?;
+        }
+        check_start(&source.backend.head().await?, &target.head().await?)?;
         let standing = BesideFor::put(&seat, other)?;
         let begun = Self::drive(store, options, Some(migration)).await?;
         standing.stays();
         Ok(begun)
+    }
+
+    /// Refuses a store whose network cannot move yet, since other control planes write to its database, too.
+    ///
+    /// # Errors
+    /// `Restricted`, with their names; those of reading.
+    pub async fn check_writers(store: &dyn Store) -> Result<()> {
+        let seat = seat_of(store)?;
+        match store.downgrade().core() {
+            Some(core) => require_no_other_writers(&core, &seat).await,
+            None => Ok(()),
+        }
     }
 
     /// Waits until the first record of a migration that was [launched](Self::launch) is written.
@@ -146,6 +168,13 @@ impl Migration {
         begins: Option<MigrationId>,
     ) -> Result<Arc<Self>> {
         let seat = seat_of(store)?;
+        if options.synchronous && seat.info().shared {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "a database that several processes write to is not kept in step with another one: a commit of \
+                 another process would be on one side only",
+            ));
+        }
         let (orders, asked) = mpsc::channel(1);
         let (tells, begun) = watch::channel(begins.is_none().then_some(Ok(())));
         let shared = Arc::new(Shared::default());

@@ -39,7 +39,7 @@ pub use mover::{Found, MoveOptions, Mover, Next, Standing, find_served, follow, 
 pub use plan::check_start;
 pub use record::{Membership, Part, Record, Role};
 pub use refusal::Refusal;
-pub use seat::{Occupant, Renewal, Seat};
+pub use seat::{Occupant, Renewal, Seat, SeatOptions};
 pub use settle::{Outcome, Verdict, settle};
 pub use side::Side;
 pub use status::{CopyStatus, MigrationInfo, Running, SideStatus, Stage, Status};

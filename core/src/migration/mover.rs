@@ -204,7 +204,7 @@ impl Mover {
     pub async fn start(&self, migration: MigrationId) -> Result<()> {
         let (first, second) = (self.first.backend()?, self.second.backend()?);
         let heads = (first.head().await?, second.head().await?);
-        plan::check_start(&heads.0, &first.info(), &heads.1, &second.info())?;
+        plan::check_start(&heads.0, &heads.1)?;
         self.take(Event::Start(migration)).await.map(drop)
     }
 
@@ -239,12 +239,12 @@ impl Mover {
         }
     }
 
-    /// Aborts it by the first side alone: the second one does not answer. It learns of it when it is opened beside
-    /// the first one; by itself it cannot be opened as a store.
-    pub(crate) async fn abort_alone(&self) -> Result<()> {
+    /// Ends it by the first side alone: the second one does not answer, or lacks what is not kept any longer. It
+    /// learns of it when it is opened beside the first one; by itself it cannot be opened as a store.
+    pub(crate) async fn end_alone(&self, event: Event) -> Result<()> {
         let first = Some(Seen::of(&self.first.head().await?));
         let pair = Pair { first, second: None };
-        match step(&pair, Event::Abort) {
+        match step(&pair, event) {
             Step::Write(writes) => self.write(&pair, &writes).await,
             Step::Refuse(refusal) => Err(refusal.error()),
             _ => Err(Error::new(ErrorKind::Conflict, "somebody else changes the migration")),
@@ -418,6 +418,18 @@ impl Mover {
             }
         }
         Ok(())
+    }
+
+    /// Whether the first side no longer keeps what the other one lacks, and that one answers.
+    ///
+    /// # Errors
+    /// Those of [`look`](Mover::look).
+    pub(crate) async fn is_outgrown(&self) -> Result<bool> {
+        let Step::Write(_) = step(&self.look().await?, Event::Resync) else { return Ok(false) };
+        let head = self.first.head().await?;
+        let Some(membership) = head.membership else { return Ok(false) };
+        let consumers = Consumers::read(self.first.backend()?.as_ref(), &head).await?;
+        Ok(consumers.require(&follower(&membership)?).is_ok_and(|consumer| consumer.resync))
     }
 
     /// How many commits the side that follows lacks.
@@ -597,17 +609,20 @@ async fn require_follower(authority: &Side, follower: &Head) -> Result<()> {
     }
 }
 
-/// Stores a commit of which it may not be known whether it is there.
+/// Stores a commit of which it may not be known whether it is there, or whether it was sent before and arrives late.
 async fn send(target: &dyn Backend, commit: &Commit) -> Result<()> {
     let Err(error) = target.commit(commit).await else { return Ok(()) };
-    if *error.kind() != ErrorKind::OutcomeUnknown {
+    if !matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Conflict) {
         return Err(error);
     }
     let head = target.reopen().await?;
     if head.position == commit.expected.next() && Some(head.commit) == commit.id() {
         return Ok(());
     }
-    target.commit(commit).await
+    match error.kind() {
+        ErrorKind::Conflict => Err(error),
+        _ => target.commit(commit).await,
+    }
 }
 
 /// Keeps the side that follows close behind, until it is told to end or cannot go on.

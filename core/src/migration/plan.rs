@@ -1,6 +1,6 @@
 //! Whether a network can be moved from one database to another at all.
 
-use crate::backend::{BackendInfo, Head};
+use crate::backend::Head;
 use crate::block::Serial;
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Position;
@@ -9,25 +9,10 @@ use crate::position::Position;
 ///
 /// # Errors
 /// `Restricted` for one and the same database, under whatever name, and for a target that is not empty;
-/// `SchemaMismatch` if either is of another schema than the other; `Unsupported` for a database that
-/// several processes write to, and for a source to which nothing was written yet.
-pub fn check_start(
-    source: &Head,
-    source_info: &BackendInfo,
-    target: &Head,
-    target_info: &BackendInfo,
-) -> Result<()> {
+/// `SchemaMismatch` if either is of another schema than the other; `Unsupported` for a source to which nothing was
+/// written yet.
+pub fn check_start(source: &Head, target: &Head) -> Result<()> {
     check_heads(source, target)?;
-    for info in [source_info, target_info] {
-        if info.shared {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "a database that several processes write to cannot be part of a migration yet; export \
-                 and import it",
-            )
-            .with("backend", info.name));
-        }
-    }
     let is_empty = target.position == Position::ZERO && target.serial == Serial::ZERO;
     if !is_empty || target.role.is_some() || target.filling {
         return Err(Error::new(

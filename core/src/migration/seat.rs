@@ -53,6 +53,22 @@ pub trait Renewal: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Those of the file system, and of making a database.
     async fn renew(&self, superseded: &Occupant, epoch: Epoch) -> Result<Occupant>;
+
+    /// Whether that can be done, as far as it can be told before.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn check(&self, superseded: &Occupant) -> Result<()>;
+}
+
+/// How databases take turns on a seat.
+#[derive(Debug, Clone, Default)]
+pub struct SeatOptions {
+    /// Neither side goes on without the other one unless this grants it.
+    pub witness: Option<Arc<dyn Witness>>,
+    /// Whether other processes may write to one of the databases that may sit here. The store then looks for what they
+    /// commit whichever of them sits.
+    pub is_shared: bool,
 }
 
 /// That one side went on without the other one.
@@ -83,8 +99,9 @@ pub struct Seat {
     beside: Mutex<Option<Occupant>>,
     /// Every commit goes to both.
     mirror: ArcSwapOption<Mirror>,
-    /// Grants an epoch to one side only.
-    witness: Option<Arc<dyn Witness>>,
+    options: SeatOptions,
+    /// Who is told of the connections of whichever sits.
+    observer: OnceLock<Arc<dyn ConnectionObserver>>,
     renewal: OnceLock<Arc<dyn Renewal>>,
     fallback: ArcSwapOption<Fallback>,
     fallbacks: AtomicU64,
@@ -98,17 +115,18 @@ impl Seat {
     /// With this in it.
     #[must_use]
     pub fn new(occupant: Occupant) -> Arc<Self> {
-        Self::witnessed(occupant, None)
+        Self::with_options(occupant, SeatOptions::default())
     }
 
-    /// The same where neither side goes on without the other one unless a witness grants it.
+    /// The same, and how the others take turns with it.
     #[must_use]
-    pub fn witnessed(occupant: Occupant, witness: Option<Arc<dyn Witness>>) -> Arc<Self> {
+    pub fn with_options(occupant: Occupant, options: SeatOptions) -> Arc<Self> {
         Arc::new(Self {
             sitting: ArcSwap::from_pointee(occupant),
             beside: Mutex::default(),
             mirror: ArcSwapOption::empty(),
-            witness,
+            options,
+            observer: OnceLock::new(),
             renewal: OnceLock::new(),
             fallback: ArcSwapOption::empty(),
             fallbacks: AtomicU64::new(0),
@@ -162,7 +180,7 @@ impl Seat {
     }
 
     pub(crate) fn witness(&self) -> Option<Arc<dyn Witness>> {
-        self.witness.clone()
+        self.options.witness.clone()
     }
 
     /// Has this make room for a copy where the other side was superseded. The first one stays.
@@ -243,6 +261,9 @@ impl Seat {
     pub(crate) fn change_places(&self) {
         let mut beside = self.lock();
         if let Some(other) = beside.take() {
+            if let Some(observer) = self.observer.get() {
+                other.backend.observe_connections(observer.clone());
+            }
             let before = self.sitting.swap(Arc::new(other));
             *beside = Some(Occupant::clone(&before));
         }
@@ -252,7 +273,16 @@ impl Seat {
 #[async_trait]
 impl Backend for Seat {
     fn info(&self) -> BackendInfo {
-        self.backend().info()
+        let info = self.backend().info();
+        BackendInfo { shared: info.shared || self.options.is_shared, ..info }
+    }
+
+    fn lagging_answers(&self) -> u64 {
+        self.backend().lagging_answers()
+    }
+
+    async fn revision(&self) -> Result<Option<u64>> {
+        self.backend().revision().await
     }
 
     async fn head(&self) -> Result<Head> {
@@ -324,6 +354,7 @@ impl Backend for Seat {
     }
 
     fn observe_connections(&self, observer: Arc<dyn ConnectionObserver>) {
+        let _ = self.observer.set(observer.clone());
         self.backend().observe_connections(observer);
     }
 

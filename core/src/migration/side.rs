@@ -84,7 +84,7 @@ impl Side {
         let backend = self.backend()?;
         let head = backend.head().await?;
         let consumers = Consumers::read(backend.as_ref(), &head).await?;
-        let (rows, consumers) = consumers.following(&head, &following)?;
+        let (rows, consumers) = consumers.following(&head, head.position, &following)?;
         let mut commit = Commit {
             expected: write.before.place.position,
             epoch: write.before.record.epoch,

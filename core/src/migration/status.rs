@@ -37,6 +37,8 @@ impl Stage {
         let is_source = active.membership.is_none_or(|membership| membership.part == Part::Source);
         match (active.role, follower.map(|record| record.role)) {
             (Role::ActiveAlone, Some(Role::Retired)) => Self::TargetOnly,
+            // It went on without the other one, which is there again and becomes a copy.
+            (Role::ActiveAlone, Some(_)) if active.membership.is_some() => Self::Filling,
             (Role::ActiveAlone, _) if is_source => Self::SourceOnly,
             (Role::ActiveAlone, _) => Self::TargetOnly,
             (_, Some(Role::Filling | Role::None)) => Self::Filling,
@@ -83,7 +85,7 @@ pub struct SideStatus {
     pub backend: String,
     /// Where it is.
     pub location: Option<String>,
-    /// What it says of itself.
+    /// What it says of itself; [`UNKNOWN`](Self::UNKNOWN) if it does not answer.
     pub role: String,
     /// In which epoch.
     pub epoch: Epoch,
@@ -92,6 +94,9 @@ pub struct SideStatus {
 }
 
 impl SideStatus {
+    /// The role of a side that has not answered since this process has it open.
+    pub const UNKNOWN: &str = "unknown";
+
     /// What it says.
     pub(super) fn of(side: &Occupant, head: &Head) -> Self {
         let (info, record) = (side.backend.info(), head.record());
@@ -112,7 +117,7 @@ impl SideStatus {
             side: served.membership.map_or_else(String::new, |it| it.peer.to_string()),
             backend: info.name.to_owned(),
             location: info.location,
-            role: "unknown".to_owned(),
+            role: Self::UNKNOWN.to_owned(),
             epoch: served.epoch,
             position: Position::ZERO,
         }

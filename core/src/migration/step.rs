@@ -134,6 +134,8 @@ pub enum Event {
     Complete,
     /// The migration is aborted.
     Abort,
+    /// The follower fell so far behind that the authority no longer keeps what it lacks: it is to be copied anew.
+    Resync,
     /// The other side is lost, and this one is to go on without it.
     Lost(Grounds),
 }
@@ -192,7 +194,7 @@ pub enum Step {
         /// Which one is copied.
         from: Which,
     },
-    /// This side was superseded while it was away: an empty one is to take its place, to be
+    /// This side was superseded while it was away, or fell too far behind: an empty one is to take its place, to be
     /// [refilled](Event::Refill). What it has is set aside, since it may have commits that the other side lacks; if
     /// an operator had that one go on, they may have been answered. The other side serves meanwhile.
     Renew {
@@ -258,7 +260,8 @@ fn one(a: Side, event: Event) -> Step {
                 false => Step::Write(vec![write(a, seen.record.released())]),
             }
         }
-        (Role::ActiveAlone, Event::Complete) if seen.is_target() => {
+        // There is no way back in any case, so the other one need not be told.
+        (Role::ActiveAlone | Role::ActiveAsync, Event::Complete) if seen.is_target() => {
             Step::Write(vec![write(a, seen.record.released())])
         }
         (role, Event::Resume) if role.serves_alone() => serve(which),
@@ -329,10 +332,11 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
         {
             Step::Write(vec![role(b, Role::None)])
         }
-        // One that was lost came back.
+        // One that was lost came back, or fell too far behind.
         (
             Role::ActiveAlone,
-            Role::PassiveAsync
+            Role::Filling
+            | Role::PassiveAsync
             | Role::PassiveSync
             | Role::ActiveAsync
             | Role::ActiveSync
@@ -350,11 +354,16 @@ fn ordered(a: Side, b: Side, event: Event) -> Option<Step> {
         (Role::ActiveAsync, Role::Filling) if wed && same => match event {
             Event::Abort => abort(a, b),
             Event::Filled => Step::Write(vec![role(b, Role::PassiveAsync)]),
+            Event::Resync => resync(a),
             Event::Resume => Step::Fill { from: wa },
             _ => not_now(),
         },
         (Role::ActiveAsync, Role::PassiveAsync) if wed && same => match event {
             Event::Abort => abort(a, b),
+            Event::Resync => match level(a, b, Ahead::OfFollower) {
+                Some(Step::Refuse(refusal)) => Step::Refuse(refusal),
+                _ => resync(a),
+            },
             Event::Tighten => level(a, b, Ahead::OfFollower).unwrap_or_else(|| {
                 Step::Write(vec![role(a, Role::ActiveSync), role(b, Role::PassiveSync)])
             }),
@@ -439,6 +448,12 @@ fn refill(a: Side, b: Side) -> Step {
     let active = Record { role: Role::ActiveAsync, membership, ..sa.record };
     let begun = (a.0, Seen { record: active, ..sa });
     Step::Write(vec![write(a, active), filling(begun, b)])
+}
+
+/// The authority goes on alone in an epoch of its own, as if its follower were lost.
+fn resync(a: Side) -> Step {
+    let record = a.1.record;
+    Step::Write(vec![write(a, record.from_epoch(record.epoch.next(), Role::ActiveAlone))])
 }
 
 /// Has an empty side become a copy of the one that names it.

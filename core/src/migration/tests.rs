@@ -71,6 +71,9 @@ fn whoever_opens_both_sides_knows_what_comes_next() {
         // An operator had the follower go on.
         ((ActiveAsync, 1), (ActiveAlone, 2), "renew S"),
         ((ActiveAlone, 2), (PassiveSync, 1), "renew T"),
+        // It fell too far behind.
+        ((ActiveAlone, 2), (Filling, 1), "renew T"),
+        ((ActiveAlone, 2), (PassiveAsync, 1), "renew T"),
         ((Fenced, 1), (ActiveAlone, 3), "renew S"),
         ((Retired, 2), (ActiveAlone, 2), "T active(alone) 2, released"),
         ((Retired, 1), (ActiveAlone, 2), "T active(alone) 2, released"),
@@ -176,6 +179,10 @@ fn what_is_asked_for_at_another_stage_is_refused() {
             "T passive(async) 3; S active(async) 3",
         ),
         (sides((Fenced, 1), (ActiveSync, 2)), Event::Undo, "S passive(async) 2"),
+        (sides((ActiveAsync, 1), (Filling, 1)), Event::Resync, "S active(alone) 2"),
+        (sides((ActiveAsync, 1), (PassiveAsync, 1)), Event::Resync, "S active(alone) 2"),
+        // It has everything.
+        (sides((ActiveSync, 1), (PassiveSync, 1)), Event::Resync, "restricted"),
     ] {
         assert_eq!(told(source, target, event), next, "{event:?} at {}", source.record);
     }

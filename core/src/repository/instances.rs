@@ -90,6 +90,7 @@ impl InstanceRepository for StoreHandle {
             other => Err(unexpected(&other)),
         };
         self.run_in_parts(make, take).await?;
+        self.core.note_own_instance(id);
         begun.ok_or_else(|| {
             Error::new(ErrorKind::Unexpected, "an instance began without an answer")
                 .during(InstanceCommand::BEGIN)
@@ -97,7 +98,9 @@ impl InstanceRepository for StoreHandle {
     }
 
     async fn beat(&self, id: InstanceId) -> Result<Arc<Instance>> {
-        super::expect_reply!(self.run(InstanceCommand::Beat { id }).await?, Instance)
+        let reply = self.run(InstanceCommand::Beat { id }).await?;
+        self.core.note_own_instance(id);
+        super::expect_reply!(reply, Instance)
     }
 
     async fn end(&self, id: InstanceId) -> Result<u64> {

@@ -1,7 +1,7 @@
 //! Opening a store.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
@@ -232,6 +232,7 @@ async fn start(
         guard,
         prober,
         refreshes: Refreshes::default(),
+        own_instances: Mutex::default(),
     });
     if let Some(recorder) = &core.options.recorder {
         recorder.opened(Readings::of(&core));

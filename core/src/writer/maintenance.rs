@@ -26,7 +26,11 @@ struct Planned {
 impl Writer {
     pub(super) async fn maintain(&mut self, request: Request) {
         match request {
-            Request::Refresh(answer) => answer.send(self.refresh().await),
+            // What is between two databases may have another epoch by now, which is no other process's.
+            Request::Refresh(answer) => answer.send(match &self.moving {
+                Some(error) if self.is_shared => Err(error.clone()),
+                _ => self.refresh().await,
+            }),
             Request::Wake(answer) => {
                 self.wake_upkeep();
                 answer.send(Ok(()));
@@ -124,7 +128,9 @@ impl Writer {
     }
 
     /// Replaces the record, while nothing else is being stored. Gives the head after it. That somebody
-    /// follows from then on, or no longer does, does not count here: both sides are at one position.
+    /// follows from then on, or no longer does, does not count here: both sides are at one position. But where other
+    /// processes write, too, that somebody begins to follow counts: they learn of it before their next commit, of which
+    /// an entry has to be kept.
     async fn change_record(
         &mut self,
         change: &RecordChange,
@@ -136,8 +142,19 @@ impl Writer {
             }
             self.refresh().await?;
             let head = self.backend.head().await?;
-            let (rows, mut consumers) = self.consumers.following(&head, following)?;
-            let mut commit = Commit { rows, ..self.next_commit() };
+            let mut commit = self.next_commit();
+            let mut before = self.consumers.clone();
+            if self.is_shared && matches!(following, Following::Begins(..)) {
+                commit.entry = Some(self.new_commit_id()?);
+                let entered = before.enter(&mut commit, &[], head.serial);
+                before.stored(entered);
+            }
+            let position = match commit.entry {
+                Some(_) => head.position.next(),
+                None => head.position,
+            };
+            let (rows, mut consumers) = before.following(&head, position, following)?;
+            commit.rows.extend(rows);
             commit.head = HeadChange { record: Some(*change), ..HeadChange::default() };
             consumers.set_removed(consumers.remove_taken(&mut commit));
             if self.stored(&commit).await? {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::timeout;
 
+use super::turns::Turns;
 use super::{Identity, Moving, Writer, read_only};
 use crate::backend::{BackendInfo, Head};
 use crate::checkpoint::{FlushBacklog, UnflushedAudit};
@@ -83,6 +84,7 @@ impl Writer {
             matches!(next, Ok(Next::Served(Service::Alone { authority: Which::Second })));
         let is_in_step =
             matches!(next, Ok(Next::Served(Service::Both { authority: Which::First })));
+        let is_let_go = matches!(next, Ok(Next::Renew(Which::Second)));
         if !is_in_step {
             seat.set_mirror(None);
         }
@@ -90,9 +92,11 @@ impl Writer {
             Ok(Next::Served(Service::Both { authority: Which::First })) => {
                 self.serve_both(&seat, options).await
             }
-            Ok(Next::Served(Service::Alone { authority: Which::First }) | Next::Fill) => {
-                self.serve_on().await
-            }
+            Ok(
+                Next::Served(Service::Alone { authority: Which::First })
+                | Next::Fill
+                | Next::Renew(Which::Second),
+            ) => self.serve_on().await,
             Ok(Next::Served(Service::Alone { authority: Which::Second })) => {
                 self.serve_from_other(&seat).await
             }
@@ -113,6 +117,7 @@ impl Writer {
             Moving::Complete(_) => self.shared.head.load().membership.is_none(),
             Moving::Tighten(_) => is_in_step,
             Moving::Loosen(_) => !is_in_step,
+            Moving::Resync(_) => is_let_go,
             Moving::Settle(_) => true,
         };
         match done {
@@ -262,7 +267,8 @@ impl Writer {
     async fn serve_on(&mut self) -> Result<()> {
         let head = self.backend.head().await?;
         self.require_same(&head)?;
-        self.take_over(&head).await
+        self.take_over(&head).await?;
+        self.catch_up_with_others().await
     }
 
     /// The other database is served from here on. It has what this one had, to the last commit.
@@ -286,8 +292,11 @@ impl Writer {
         let BackendInfo { name, pinned, location, .. } = self.backend.info();
         self.system = system_name(name);
         self.is_pinned = pinned;
-        self.materialize = other.materialize;
+        if !self.is_shared {
+            self.materialize = other.materialize;
+        }
         self.identity = Identity::of(head);
+        self.turns = Turns::default();
         self.checkpointer.backlog = FlushBacklog::default();
         self.checkpointer.set_checkpoint(head.checkpoint);
         self.checkpointer.set_oldest(head.oldest_block);
@@ -305,13 +314,20 @@ impl Writer {
             position = head.position.get(),
             "the store is served from the other database"
         );
-        Ok(())
+        self.catch_up_with_others().await
+    }
+
+    async fn catch_up_with_others(&mut self) -> Result<()> {
+        if self.is_shared { self.catch_up().await } else { Ok(()) }
     }
 
     fn require_same(&self, head: &Head) -> Result<()> {
         let state = self.state();
         let (position, serial, hash) = (state.position(), state.serial(), state.hash());
-        if (head.position, head.serial, head.hash) == (position, serial, hash) {
+        let have_others_written = self.is_shared && head.position > position;
+        if have_others_written
+            || (head.position, head.serial, head.hash) == (position, serial, hash)
+        {
             return Ok(());
         }
         Err(Error::corrupt("the database does not stand where the store does")
@@ -322,8 +338,11 @@ impl Writer {
     }
 
     async fn take_over(&mut self, head: &Head) -> Result<()> {
-        self.consumers = Consumers::read(self.backend.as_ref(), head).await?;
         self.epoch = head.epoch;
+        match self.is_shared {
+            true => self.read_consumers().await?,
+            false => self.consumers = Consumers::read(self.backend.as_ref(), head).await?,
+        }
         self.shared.head.store(Arc::new(*head));
         Ok(())
     }
@@ -340,6 +359,11 @@ async fn carry_out(mover: Mover, moving: Moving, gate: &Gate, stays_in_step: boo
         Moving::Tighten(_) => mover.tighten(gate).await,
         Moving::Loosen(_) => match gate.pass() {
             Ok(()) => mover.take(Event::Loosen).await.map(drop),
+            Err(error) => Err(error),
+        },
+        // Whoever hangs does so before anything is done.
+        Moving::Resync(_) => match mover.look().await.and_then(|_| gate.pass()) {
+            Ok(()) => mover.take(Event::Resync).await.map(drop),
             Err(error) => Err(error),
         },
         Moving::Settle(_) => mover.settle_anew(stays_in_step).await.map(drop),

@@ -277,7 +277,10 @@ impl Writer {
         if self.followers.is_empty() || self.has_commit_in_flight() {
             return;
         }
-        let refreshed = self.refresh().await;
+        let refreshed = match &self.moving {
+            Some(error) => Err(error.clone()),
+            None => self.refresh().await,
+        };
         if self.state().position() != before {
             // It would come second.
             self.reconsider_batch();

@@ -121,6 +121,8 @@ pub(crate) enum Moving {
     Tighten(MoveOptions),
     /// Have it mean that the one which is served has it.
     Loosen(MoveOptions),
+    /// Go on without the other one, which fell too far behind.
+    Resync(MoveOptions),
     /// End what was interrupted.
     Settle(MoveOptions),
 }
@@ -132,6 +134,7 @@ impl Moving {
             | Self::Complete(options)
             | Self::Tighten(options)
             | Self::Loosen(options)
+            | Self::Resync(options)
             | Self::Settle(options) => options,
         }
     }

@@ -85,7 +85,7 @@ pub(crate) enum Action {
 const MIGRATION: MigrationId = MigrationId::from_bytes([7; 16]);
 
 /// What an operator may ask for, or the process for itself.
-const WISHES: [Event; 8] = [
+const WISHES: [Event; 9] = [
     Event::Start(MIGRATION),
     Event::Refill,
     Event::Tighten,
@@ -94,6 +94,7 @@ const WISHES: [Event; 8] = [
     Event::Undo,
     Event::Complete,
     Event::Abort,
+    Event::Resync,
 ];
 
 impl Protocol {

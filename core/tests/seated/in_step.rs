@@ -1,8 +1,7 @@
 //! Both databases have what is answered, and one goes on when the other one is lost.
 
 use ghostwire_store_core::domain::{MetricPoint, Sample, SideId, Timestamp};
-use ghostwire_store_core::migration::{Renewal, Witness, find_served};
-use ghostwire_store_core::position::Epoch;
+use ghostwire_store_core::migration::{SeatOptions, Witness, find_served};
 
 use super::*;
 
@@ -148,26 +147,9 @@ async fn a_follower_that_is_lost_is_gone_on_without() {
     moved.store.verify().await.unwrap();
 }
 
-#[derive(Debug)]
-struct Fresh(Mutex<Vec<Failing>>);
-
-#[async_trait]
-impl Renewal for Fresh {
-    async fn renew(&self, superseded: &Occupant, epoch: Epoch) -> Result<Occupant> {
-        assert_eq!(epoch, superseded.backend.head().await?.epoch);
-        let fresh = Failing::new(3);
-        self.0.lock().unwrap().push(fresh.clone());
-        Ok(Occupant::new(Arc::new(fresh)))
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_follower_goes_on_where_the_served_side_is_lost_and_that_is_filled_anew() {
-    let source = Failing::new(1);
-    let seat = Seat::new(Occupant::new(Arc::new(source.clone())));
-    let fresh = Arc::new(Fresh(Mutex::default()));
-    seat.set_renewal(fresh.clone());
-    let moved = Moved::on(seat, source).await;
+    let (moved, fresh) = Moved::renewable().await;
     let migration = moved.in_step().await;
     moved.add("second").await;
     moved.lose(&moved.source, true);
@@ -184,7 +166,7 @@ async fn the_follower_goes_on_where_the_served_side_is_lost_and_that_is_filled_a
     let status = in_step(&migration).await;
     assert_eq!(status.stage, Stage::TargetReads);
     assert_eq!(moved.store.digests().await.unwrap(), digests);
-    let copy = fresh.0.lock().unwrap().first().unwrap().clone();
+    let copy = fresh.made().unwrap();
     assert_eq!(copy.role().await, Role::PassiveSync);
     // It is a copy like any other: the network goes back to it.
     migration.back("somebody").await.unwrap();
@@ -209,7 +191,8 @@ async fn where_there_is_a_witness_it_says_who_goes_on() {
     for grants in [true, false] {
         let (source, witness) = (Failing::new(1), Arc::new(Register::default()));
         let occupant = Occupant::new(Arc::new(source.clone()));
-        let moved = Moved::on(Seat::witnessed(occupant, Some(witness.clone())), source).await;
+        let options = SeatOptions { witness: Some(witness.clone()), ..SeatOptions::default() };
+        let moved = Moved::on(Seat::with_options(occupant, options), source).await;
         let migration = moved.in_step().await;
         let target = moved.target.inner.head().await.unwrap().side;
         *witness.0.lock().unwrap() = (!grants).then_some(target);

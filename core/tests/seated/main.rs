@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod in_step;
+mod shared;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -13,9 +14,10 @@ use ghostwire_store_core::domain::{MigrationId, NewUser, StoreId};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Layer;
 use ghostwire_store_core::migration::{
-    Migration, MoveOptions, Occupant, Role, Seat, Stage, Status,
+    Migration, MoveOptions, Occupant, Renewal, Role, Seat, Stage, Status,
 };
 use ghostwire_store_core::options::StoreOptions;
+use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::{Store, open};
 use ghostwire_store_memory::MemoryBackend;
 use tokio::sync::Semaphore;
@@ -147,7 +149,7 @@ impl Layer for Failing {
         Ok(())
     }
 
-    async fn probe(&self, epoch: ghostwire_store_core::position::Epoch) -> Result<()> {
+    async fn probe(&self, epoch: Epoch) -> Result<()> {
         check(&self.wrongs.probes)?;
         self.may_hang(Call::Probe).await;
         self.inner.probe(epoch).await
@@ -171,6 +173,32 @@ fn patient() -> MoveOptions {
     MoveOptions { max_stall: Duration::from_secs(3600), ..MoveOptions::default() }
 }
 
+/// Makes one empty database after the other, and keeps the last. It takes its time.
+#[derive(Debug, Default)]
+struct Fresh(Mutex<Option<Failing>>);
+
+impl Fresh {
+    fn made(&self) -> Option<Failing> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Renewal for Fresh {
+    async fn renew(&self, superseded: &Occupant, epoch: Epoch) -> Result<Occupant> {
+        assert_eq!(epoch, superseded.backend.head().await?.epoch);
+        superseded.backend.close().await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let fresh = Failing::new(3);
+        *self.0.lock().unwrap() = Some(fresh.clone());
+        Ok(Occupant::new(Arc::new(fresh)))
+    }
+
+    fn check(&self, _: &Occupant) -> Result<()> {
+        Ok(())
+    }
+}
+
 struct Moved {
     store: Arc<dyn Store>,
     source: Failing,
@@ -190,6 +218,15 @@ impl Moved {
         let moved = Self { store: open(seat, options).await.unwrap(), source, target };
         moved.add("first").await;
         moved
+    }
+
+    /// Where an empty database can be made in the place of another one.
+    async fn renewable() -> (Self, Arc<Fresh>) {
+        let source = Failing::new(1);
+        let seat = Seat::new(Occupant::new(Arc::new(source.clone())));
+        let fresh = Arc::new(Fresh::default());
+        seat.set_renewal(fresh.clone());
+        (Self::on(seat, source).await, fresh)
     }
 
     async fn begin(&self, options: MoveOptions) -> Arc<Migration> {
@@ -284,6 +321,69 @@ async fn a_copy_gets_the_last_blocks_and_everything_that_is_stored() {
     migration.advance("somebody").await.unwrap();
     assert_eq!(moved.store.digests().await.unwrap(), digests);
     moved.store.verify().await.unwrap();
+    moved.store.close().await.unwrap();
+}
+
+/// Complete or not, it is let go of, and another one made in its place.
+#[tokio::test]
+async fn a_copy_that_fell_too_far_behind_is_made_anew() {
+    const ROOM: u64 = 4_000;
+    for is_complete in [true, false] {
+        let (moved, fresh) = Moved::renewable().await;
+        moved.target.fail(|it| &it.commits, !is_complete);
+        let migration = moved.begin(MoveOptions { max_kept_bytes: ROOM, ..patient() }).await;
+        if is_complete {
+            mirrored(&migration).await;
+            moved.target.fail(|it| &it.commits, true);
+        } else {
+            until(&migration, |status| status.last_error.is_some()).await;
+        }
+        let is_outgrown = async || {
+            let consumers = moved.store.consumers().list().await.unwrap();
+            fresh.made().is_some() || consumers.iter().any(|consumer| consumer.resync)
+        };
+        for number in 0.. {
+            moved.add(&format!("user-{number}")).await;
+            if is_outgrown().await {
+                break;
+            }
+        }
+        // Orders that come meanwhile are refused, and change nothing of it.
+        while fresh.made().is_none() {
+            let kept = migration.back("somebody").await;
+            assert!(kept.is_err(), "{kept:?}");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(moved.source.inner.head().await.unwrap().epoch.get(), 1);
+        moved.target.fail(|it| &it.commits, false);
+        mirrored(&migration).await;
+        moved.add("last").await;
+        let [follower] = &moved.store.consumers().list().await.unwrap()[..] else { panic!() };
+        assert!(!follower.resync, "{follower:?}");
+        let digests = moved.store.digests().await.unwrap();
+        migration.advance("somebody").await.unwrap();
+        assert_eq!(moved.store.digests().await.unwrap(), digests);
+        moved.store.verify().await.unwrap();
+        assert_eq!(fresh.made().unwrap().role().await, Role::ActiveAsync);
+        moved.store.close().await.unwrap();
+    }
+}
+
+/// There is no way back then in any case.
+#[tokio::test]
+async fn a_target_is_left_alone_without_a_source_that_is_gone() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    migration.advance("somebody").await.unwrap();
+    moved.source.fail(|it| &it.reopens, true);
+    moved.source.inner.close().await.unwrap();
+    moved.add("second").await;
+    migration.finish("somebody").await.unwrap();
+    assert_eq!(moved.target.role().await, Role::ActiveAlone);
+    assert!(moved.target.inner.head().await.unwrap().membership.is_none());
+    assert!(moved.store.consumers().list().await.unwrap().is_empty());
+    moved.add("third").await;
     moved.store.close().await.unwrap();
 }
 

@@ -364,18 +364,27 @@ impl Config {
             .with("value", target)
             .with("source", origin));
         }
-        let shared = |kind| matches!(kind, BackendKind::Postgres | BackendKind::Memory);
-        let kinds = [Some(&self.backend), stores.get(target).map(|store| &store.backend)];
-        match kinds.into_iter().flatten().map(BackendChoice::kind).find(|kind| shared(*kind)) {
-            None => Ok(()),
-            Some(kind) => Err(Error::new(
+        let sides = [Some(&self.backend), stores.get(target).map(|store| &store.backend)];
+        let mut kinds = sides.into_iter().flatten().map(BackendChoice::kind);
+        if kinds.clone().any(|kind| kind == BackendKind::Memory) {
+            return Err(Error::new(
                 ErrorKind::Unsupported,
-                "this version moves a live store between local files only; export and import it",
+                "a store in memory is gone with its process, so nothing moves from or to it",
             )
             .with("key", key)
             .with("value", target)
-            .with("backend", kind)
-            .with("source", origin)),
+            .with("source", origin));
         }
+        if self.migration.synchronous && kinds.any(|kind| kind == BackendKind::Postgres) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "a database that several processes write to is not kept in step with another one: a commit of \
+                 another process would be on one side only",
+            )
+            .with("key", "migration.synchronous")
+            .with("target", target)
+            .with("help", "leave migration.synchronous out; the other store then follows moments later"));
+        }
+        Ok(())
     }
 }

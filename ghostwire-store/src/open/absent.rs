@@ -15,7 +15,7 @@ use ghostwire_store_core::position::Epoch;
 use ghostwire_store_core::schema::Schema;
 
 use super::{Opener, materialize};
-use crate::config::Config;
+use crate::config::{BackendChoice, Config};
 
 /// Stands beside a store for a database that cannot be opened: every call gives the reason. Reopened, it tries
 /// again, and has the database stand in its place.
@@ -109,7 +109,7 @@ impl Backend for Absent {
             engine: String::new(),
             location: self.config.backend.location(),
             durable: true,
-            shared: false,
+            shared: matches!(self.config.backend, BackendChoice::Postgres(_)),
             sealed: self.config.is_sealed(),
             pinned: false,
             signer: None,

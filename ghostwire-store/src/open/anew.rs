@@ -79,14 +79,29 @@ impl Anew {
 
 #[async_trait]
 impl Renewal for Anew {
+    fn check(&self, superseded: &Occupant) -> Result<()> {
+        let info = superseded.backend.info();
+        if info.shared {
+            return Err(Error::new(
+                ErrorKind::Restricted,
+                "a store on a database server is not set aside by itself; end the migration (`abort`, or `finish` if \
+                 the other store is served), and begin one to an empty schema",
+            )
+            .with("location", info.location.unwrap_or_default()));
+        }
+        let (config, path) = self.config_of(info.location.as_deref())?;
+        require_movable(config, &path)?;
+        require_room_aside(&path)
+    }
+
     async fn renew(&self, superseded: &Occupant, epoch: Epoch) -> Result<Occupant> {
+        self.check(superseded)?;
         let location = superseded.backend.info().location;
         let (config, path) = self.config_of(location.as_deref())?;
         let side = superseded.backend.head().await?.side;
         // What is known of it may be from before its file was taken away.
         path.symlink_metadata()
             .map_err(|error| failed("a superseded database is not in its place", &path, error))?;
-        require_movable(config, &path)?;
         if let Err(error) = superseded.backend.close().await {
             // Its file was away while it was open.
             tracing::warn!(%error, "a superseded database is not closed in order");
@@ -152,37 +167,53 @@ fn aside(path: &Path, epoch: Epoch) -> PathBuf {
     with_suffix(path, &format!(".superseded-{epoch}"))
 }
 
+/// What was set aside beside this path: the epoch, which one of those it is, and the name.
+fn names_aside(path: &Path) -> impl Iterator<Item = (u64, u32, String)> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let start = format!("{name}.superseded-");
+    let files = std::fs::read_dir(directory_of(path)).into_iter().flatten().flatten();
+    let names = files.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(move |name| {
+        let rest = name.strip_prefix(&start)?;
+        let (epoch, number) = rest.split_once('.').unwrap_or((rest, "1"));
+        Some((epoch.parse().ok()?, number.parse().ok()?, name))
+    })
+}
+
 /// Where a database was set aside that this epoch superseded, if one was. What was left in its place is moved there,
 /// too: its lock would say that a store is missing.
 pub(super) fn set_aside_before(path: &Path, by: Epoch) -> Option<PathBuf> {
-    let directory = std::fs::read_dir(directory_of(path)).ok()?;
-    let start = format!("{}.superseded-", path.file_name()?.to_str()?);
-    let names = directory.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let numbered = names.filter_map(|name| {
-        let rest = name.strip_prefix(&start)?;
-        let (epoch, number) = rest.split_once('.').unwrap_or((rest, "1"));
-        Some((epoch.parse::<u64>().ok()?, number.parse::<u32>().ok()?, name))
-    });
-    let (_, _, last) = numbered.filter(|(epoch, ..)| *epoch < by.get()).max()?;
+    let (_, _, last) = names_aside(path).filter(|(epoch, ..)| *epoch < by.get()).max()?;
     let aside = path.with_file_name(last);
     rename_all(path, &aside).ok()?;
     Some(aside)
 }
 
+/// So many lie beside a store at most: one that is set aside again and again would fill the disk.
+const MOST_ASIDE: usize = 3;
+
+fn too_many_aside(path: &Path) -> Error {
+    Error::new(ErrorKind::Exhausted, "too many databases were set aside here; remove some")
+        .with("path", path.display())
+        .with("most", MOST_ASIDE)
+}
+
+fn require_room_aside(path: &Path) -> Result<()> {
+    match names_aside(path).count() {
+        MOST_ASIDE.. => Err(too_many_aside(path)),
+        _ => Ok(()),
+    }
+}
+
 /// Renames the files of a database. Gives where it is then.
 fn set_aside(path: &Path, epoch: Epoch) -> Result<PathBuf> {
-    const MOST: u32 = 100;
-    let names = (1..=MOST).map(|number| match number {
+    let names = (1..=MOST_ASIDE).map(|number| match number {
         1 => aside(path, epoch),
         _ => with_suffix(&aside(path, epoch), &format!(".{number}")),
     });
     let mut free =
         names.filter(|name| moved(path, name).all(|(_, to)| to.symlink_metadata().is_err()));
-    let aside = free.next().ok_or_else(|| {
-        Error::new(ErrorKind::Exhausted, "too many databases were set aside here; remove some")
-            .with("path", path.display())
-            .with("most", MOST)
-    })?;
+    let aside = free.next().ok_or_else(|| too_many_aside(path))?;
     if let Err(error) = rename_all(path, &aside) {
         // Half of it is of no use to anybody.
         rename_all(&aside, path)?;
@@ -241,6 +272,12 @@ mod tests {
                 assert_eq!(read(&format!("{name}{suffix}")).as_deref(), Some(number));
             }
         }
+        write("network.db", "3");
+        set_aside(&path, Epoch::new(5)).unwrap();
+        write("network.db", "4");
+        assert_eq!(*require_room_aside(&path).unwrap_err().kind(), ErrorKind::Exhausted);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(directory.path().join("network.db.superseded-5")).unwrap();
         // A process ended before it had moved the lock.
         write("network.db.lock", "lock");
         assert!(set_aside_before(&path, Epoch::new(4)).is_none());

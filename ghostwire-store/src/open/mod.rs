@@ -41,6 +41,7 @@ use crate::migration::Migrations;
 pub(crate) use anew::Anew;
 use key::Key;
 pub use moving::Survivor;
+pub(crate) use moving::is_empty_schema;
 
 /// The identity of a store that is never made.
 #[cfg(any(feature = "zqlite", feature = "libsql"))]
@@ -336,12 +337,20 @@ impl<'c> Opener<'c> {
         let Beneath { backend, hash_keys, .. } = beneath;
         let materialize = materialize(&self.config.backend);
         let occupant = Occupant { backend, keys: manager, materialize };
-        let seat = Seat::witnessed(occupant, base.witness());
+        let (options, deadlines) = match base.seat_options() {
+            Ok(options) => options,
+            Err(error) => {
+                // Its files must not stay locked.
+                let _ = occupant.backend.close().await;
+                return Err(error);
+            }
+        };
+        let seat = Seat::with_options(occupant, options);
         seat.put_beside(beside);
         if let Some(absent) = absent {
             absent.stands_at(&seat);
         }
-        let opened = self.open_on(base, &seat, key, hash_keys).await;
+        let opened = self.open_on(base, &seat, (key, hash_keys), deadlines).await;
         if opened.is_err() {
             // Its files must not stay locked.
             let _ = seat.close().await;
@@ -380,8 +389,8 @@ impl<'c> Opener<'c> {
         &self,
         base: &Opener<'_>,
         seat: &Arc<Seat>,
-        key: Key,
-        in_keyring: Option<HashKeys>,
+        (key, in_keyring): (Key, Option<HashKeys>),
+        deadlines: Deadlines,
     ) -> Result<(Arc<dyn Store>, Migrations)> {
         let hash_key = match in_keyring {
             Some(keys) => Some(keys),
@@ -395,7 +404,7 @@ impl<'c> Opener<'c> {
             clock_bounds: self.clock_bounds(),
             entropy: self.entropy.clone(),
             hash_key: hash_key.clone(),
-            seat: (!seat.info().shared).then(|| seat.clone()),
+            seat: Some(seat.clone()),
             keys: seat.sitting().keys.clone(),
             materialize: seat.sitting().materialize,
             writer: writer_options(&self.config.writer),
@@ -406,7 +415,7 @@ impl<'c> Opener<'c> {
             #[cfg(all(feature = "admin", unix))]
             companions: admin::companions(socket.as_ref()),
             recorder: self.recorder.clone(),
-            deadlines: deadlines(&self.config.backend),
+            deadlines,
             ..StoreOptions::default()
         };
         let store = store::open(seat.clone(), options).await?;

@@ -6,8 +6,11 @@ use ghostwire_store_core::Store;
 use ghostwire_store_core::backend::{Backend, Head};
 use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
+use ghostwire_store_core::layer::Deadlines;
 use ghostwire_store_core::migration::Witness;
-use ghostwire_store_core::migration::{Found, Occupant, Role, Which, find_served, go_on_alone};
+use ghostwire_store_core::migration::{
+    Found, Occupant, Role, SeatOptions, Which, find_served, go_on_alone,
+};
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
 
@@ -16,8 +19,8 @@ use super::anew::set_aside_before;
 use super::key::Key;
 use super::place::is_missing;
 use super::witness::WitnessCommand;
-use super::{Beneath, Opener, materialize};
-use crate::config::Config;
+use super::{Beneath, Opener, deadlines, materialize};
+use crate::config::{BackendChoice, Config};
 use crate::hash_key::{hash_key_is_absent, read_hash_key};
 use crate::migration::{Migrations, move_options};
 
@@ -30,11 +33,19 @@ impl<'c> Opener<'c> {
         Opener { config, ..self.clone() }
     }
 
-    /// The configuration of the target, if one is named that is in a file.
+    /// The configuration of the target, if one is named.
     pub(super) fn other_side(&self) -> Result<Option<Config>> {
-        let Some(name) = &self.config.migration.target else { return Ok(None) };
-        let target = self.config.for_store(name)?;
-        Ok(target.backend.path().is_some().then_some(target))
+        let name = self.config.migration.target.as_ref();
+        name.map(|name| self.config.for_store(name)).transpose()
+    }
+
+    /// How stores take turns on the seat of this one, and how long a server may take to answer.
+    pub(super) fn seat_options(&self) -> Result<(SeatOptions, Deadlines)> {
+        let target = self.other_side()?;
+        let mut sides = [Some(self.config), target.as_ref()].into_iter().flatten();
+        let server = sides.find(|side| matches!(side.backend, BackendChoice::Postgres(_)));
+        let options = SeatOptions { witness: self.witness(), is_shared: server.is_some() };
+        Ok((options, deadlines(&server.unwrap_or(self.config).backend)))
     }
 
     /// Who is asked before one store goes on without the other one.
@@ -54,7 +65,11 @@ impl<'c> Opener<'c> {
             return Ok(self.config.clone());
         }
         if is_gone(self.config) {
-            return Ok(target);
+            let head = self.head_of(&target).await?;
+            return match head.membership.is_some() || is_left_alone(&head) {
+                true => Ok(target),
+                false => Err(source_is_gone(self.config)),
+            };
         }
         let heads = (self.head_of(self.config).await, self.head_of(&target).await);
         let is_target = match heads {
@@ -146,8 +161,8 @@ impl<'c> Opener<'c> {
         let side = there.open_side().await?;
         let backend = side.0.backend.clone();
         let is_left = match backend.head().await {
-            // It was left for good, and its file removed.
-            Ok(head) => head.membership.is_none(),
+            // The source was left for good, and its file removed.
+            Ok(head) => is_left_alone(&head),
             Err(error) => {
                 // Its files must not stay locked.
                 let _ = backend.close().await;
@@ -158,10 +173,7 @@ impl<'c> Opener<'c> {
             return there.open_seated(self, side, None, None).await;
         }
         let here = self.clone().create(false);
-        let location = self.config.backend.location().unwrap_or_default();
-        let gone = Error::new(ErrorKind::NotFound, "there is no store at this path")
-            .with("path", location);
-        self.open_without((there, side), &here, gone).await
+        self.open_without((there, side), &here, source_is_gone(self.config)).await
     }
 
     /// Opens the one of both that can be opened, if its record says that it may be served without the other
@@ -188,7 +200,8 @@ impl<'c> Opener<'c> {
         if let Some(beside) = self.renewed(&opened, &head, other).await {
             return served.open_seated(self, opened, Some(beside), None).await;
         }
-        let is_made_by_start = head.membership.is_none() && is_gone(other.config);
+        let is_absent = is_gone(other.config) || is_empty_schema(&error);
+        let is_made_by_start = head.membership.is_none() && is_absent;
         if !is_made_by_start {
             tracing::warn!(
                 %error,
@@ -418,12 +431,15 @@ fn serves_without(head: &Head, is_source: bool) -> bool {
     let is_new = role == Role::None && head.membership.is_none();
     match is_source {
         true => role.serves_alone() || is_new,
-        false => role.serves_alone() && head.membership.is_some(),
+        false => role.serves_alone() && (head.membership.is_some() || is_left_alone(head)),
     }
 }
 
-/// The other store cannot be opened, and this one may have to go on without it.
+/// The other store cannot be opened, and this one may have to go on without it. One that somebody has open is there.
 fn needs_other(head: &Head, error: Error) -> Error {
+    if *error.kind() == ErrorKind::Busy {
+        return error;
+    }
     let may_go_on =
         matches!(head.record().role, Role::ActiveSync | Role::PassiveSync | Role::PassiveAsync);
     match head.membership.filter(|_| may_go_on) {
@@ -468,8 +484,26 @@ async fn found_alone(backends: &[Arc<dyn Backend>; 2], error: &Error) -> Option<
     Some(Found { served, is_followed: true })
 }
 
+fn source_is_gone(source: &Config) -> Error {
+    let path = source.backend.path().map(|path| path.display().to_string());
+    Error::new(ErrorKind::NotFound, "there is no store at this path")
+        .with("path", path.or_else(|| source.backend.location()).unwrap_or_default())
+}
+
 fn is_gone(config: &Config) -> bool {
     config.backend.path().is_some_and(is_missing)
+}
+
+/// Whether a server is there, and has no store in the schema that was named.
+pub(crate) fn is_empty_schema(error: &Error) -> bool {
+    *error.kind() == ErrorKind::NotFound
+        && error.context().iter().any(|(key, _)| *key == "empty_schema")
+}
+
+/// Whether this one is the network since the other side was left for good: a store that was only made, or is another
+/// network's, says nothing of that.
+fn is_left_alone(head: &Head) -> bool {
+    head.membership.is_none() && head.role == Some(Role::ActiveAlone)
 }
 
 /// Which one would be made nobody can tell: a network that has moved is no longer where it was.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ghostwire_store::domain::DocumentText;
+
 use super::*;
 
 fn synchronous(directory: &Path) -> Config {
@@ -82,6 +84,39 @@ async fn a_network_in_step_moves_under_load_and_back() {
     assert!(written.iter().all(|name| has(store.as_ref(), name)));
     migrations.finish(BY).await.unwrap();
     add(store.as_ref(), "alone").await;
+    store.close().await.unwrap();
+}
+
+/// With everything that lies beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_was_away_for_too_long_is_set_aside_and_copied_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    config.migration.max_kept_mib = 1;
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    migrations.start(BY).await.unwrap();
+    let follows = |status: &Status| status.stage == Stage::Mirror && status.lag == 0;
+    until(&migrations, follows).await;
+    let files = lose(directory.path(), "target.db");
+    let mut version = None;
+    loop {
+        let text = DocumentText::new(format!("// {}", "a".repeat(300_000))).unwrap();
+        version = Some(store.policies().swap(version, text).await.unwrap().version);
+        if store.consumers().list().await.unwrap().iter().any(|consumer| consumer.resync) {
+            break;
+        }
+    }
+    let digests = store.digests().await.unwrap();
+    bring_back(directory.path(), files);
+    until(&migrations, follows).await;
+    assert!(directory.path().join("target.db.superseded-0").exists());
+    assert_eq!(migrations.advance(BY).await.unwrap().stage, Stage::TargetReads);
+    assert_eq!(store.digests().await.unwrap(), digests);
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
+    let (store, _) = open(&config).await;
+    assert_eq!(store.digests().await.unwrap(), digests);
     store.close().await.unwrap();
 }
 

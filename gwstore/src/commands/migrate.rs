@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store::admin::protocol::MigrateRequest;
-use ghostwire_store::admin::{Client, Migrations as _};
+use ghostwire_store::admin::{Client, Migrations as _, note_migration};
 use ghostwire_store::config::Config;
 use ghostwire_store::migration::{Migrations, Plan, SideStatus, Stage, Status};
 use ghostwire_store::{Error, ErrorKind, Result, Store};
@@ -129,7 +129,11 @@ impl Hand {
     async fn ask(&self, request: MigrateRequest) -> Result<Value> {
         match self {
             Self::Client(client) => client.migrate(request).await,
-            Self::Here(_, migrations) => migrations.migrate(request, actor().as_str()).await,
+            Self::Here(store, migrations) => {
+                let done = migrations.migrate(request, actor().as_str()).await?;
+                note_migration(store.clone(), actor().into(), request).await;
+                Ok(done)
+            }
         }
     }
 
@@ -205,7 +209,7 @@ async fn take(
             if shell.json {
                 return shell.object(&json!({ "stage": Stage::SourceOnly }));
             }
-            shell.say("The migration was aborted. The source is served alone; remove the target's files before another one begins.")
+            shell.say("The migration was aborted. The source is served alone; remove the target's files, or drop its schema, before another one begins.")
         }
         MigrateCommand::Finish(args) => finish(hand, config, args.shred_source, shell).await,
         // It needs nobody who has the store open.
@@ -214,6 +218,12 @@ async fn take(
 }
 
 async fn finish(hand: &Hand, config: &Config, shreds: bool, shell: &mut Shell<'_>) -> Outcome {
+    if let Some(location) = config.backend.location().filter(|_| shreds) {
+        let error =
+            Error::invalid("only files are overwritten; drop the schema of the source afterwards")
+                .with("source", location);
+        return Err(error.into());
+    }
     hand.ask(MigrateRequest::Finish).await?;
     let left = left_of_source(config);
     if shreds {
@@ -230,6 +240,9 @@ async fn finish(hand: &Hand, config: &Config, shreds: bool, shell: &mut Shell<'_
     }
     shell.say("The network is on the target alone.")?;
     let then = match shreds {
+        _ if config.backend.location().is_some() => {
+            "The schema of the source can be dropped then; there are no files of it."
+        }
         true => "These files of the source were overwritten and removed:",
         false => "Then these files of the source can be removed, and nothing else:",
     };
@@ -373,6 +386,8 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
             side.position
         )
     };
+    let sides = [&status.source, &status.target];
+    let is_unknown = sides.iter().any(|side| side.role == SideStatus::UNKNOWN);
     let mut pairs = vec![
         ("stage", status.stage.name().to_owned()),
         ("served", status.served.clone()),
@@ -382,6 +397,7 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
             "lag",
             match status.in_step {
                 true => "none: an answer means that both have it".to_owned(),
+                false if is_unknown => "unknown: the other store does not answer".to_owned(),
                 false => format!("{} commits", status.lag),
             },
         ),

@@ -129,6 +129,9 @@ fn a_network_that_nobody_serves_moves_by_the_command_itself() {
     place.run("migrate back").ok();
     place.run("migrate abort --yes").ok().says(&["aborted"]);
     has(&place, &["anna", "berta"]);
+    for action in ["start", "advance", "back", "abort"] {
+        place.run("list audit").ok().says(&[&format!("migration.{action}")]);
+    }
     place.run("migrate plan").refused(&["not empty"]);
     place.run("migrate start").refused(&["not empty"]);
     place.run("migrate status").ok().says(&["No migration"]);

@@ -274,3 +274,130 @@ async fn an_import_whose_server_goes_away_is_whole_or_absent() {
         assert!(nodes.is_empty() || nodes == all, "{nodes:#?}");
     }
 }
+
+/// Started on one machine, the network outgrows it; and goes back while no other control plane writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_served_network_moves_from_a_file_to_a_server_and_back() {
+    let (server, database) = database().await;
+    let [on, other] = [On::new(server, &database), On::new(server, &database)];
+    let place = &on.place;
+    place.init("libsql");
+    std::fs::rename(place.file("libsql.db.key"), place.file("hash.key")).unwrap();
+    let server_store = format!(
+        "backend = 'postgres'\nhost = '{}'\nport = {}\ndatabase = '{}'\nuser = '{}'\n\
+         password_file = 'password'\nsecret_key_file = 'hash.key'\n",
+        server.host(),
+        server.port(),
+        database.name(),
+        server.user()
+    );
+    let flags = |store: &str, target: &str| {
+        place.write(
+            "feature-flags.toml",
+            format!(
+                "[development]\nstore = '{store}'\n[development.admin]\npath = 'control.sock'\n\
+                 [development.stores.main]\nbackend = 'libsql'\npath = 'libsql.db'\n\
+                 secret_key_file = 'hash.key'\n[development.stores.server]\n{server_store}{target}"
+            ),
+        );
+    };
+    flags("main", "[development.migration]\ntarget = 'server'\nmax_stall_ms = 60000\n");
+    place.run("user create anna").ok();
+    let serve = || {
+        let served = Served::of(place, "--set jobs.instance=control-1 --set jobs.reap_seconds=1");
+        served.hear("READY=1");
+        served
+    };
+    let served = serve();
+    place.run("migrate plan").ok().says(&["main (libsql)", "server (postgres)", "It can begin"]);
+    place.run("migrate start --wait").ok().says(&["mirror"]);
+    place.run("migrate plan").refused(&["a migration of this store is under way"]);
+    place.run("user create berta").ok();
+    place.run("migrate advance").ok().says(&["target-reads"]);
+    place.run("user create carla").ok();
+    // Killed, the records say which one is served.
+    served.signal(Signal::KILL);
+    drop(served);
+    let served = serve();
+    place.run("migrate status").ok().says(&["target-reads"]);
+    // Another control plane joins, on the database alone.
+    let key = other.place.write("hash.key", place.read("hash.key"));
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let joined = other.serve("control-2");
+    other.ask("user create doris").ok();
+    until("the first one hears of both", || {
+        let instances = place.run("list instances").out;
+        place.run("list users").out.contains("doris") && instances.contains("control-2")
+    });
+    place.run("migrate back").refused(&["other control planes", "instances: control-2"]);
+    joined.end();
+    place.run("migrate back").ok().says(&["mirror"]);
+    place.run("user create emil").ok();
+    let users = place.run("list users --json").ok().items();
+    place.run("migrate advance").ok();
+    assert_eq!(place.run("list users --json").ok().items(), users);
+    place.run("verify").ok();
+    place.run("migrate finish --yes").ok().says(&["target alone", "store = \"server\""]);
+    served.end();
+    flags("server", "");
+    place.run("list users").ok().says(&["anna", "berta", "carla", "doris", "emil"]);
+    place.run("--store main list users").refused(&["retired"]);
+    place.run("user create frida").ok();
+    place.run("verify").ok();
+    // Nobody serves it, and it moves to another file.
+    let file = "[development.stores.file]\nbackend = 'libsql'\npath = 'file.db'\nsecret_key_file = 'hash.key'\n\
+                [development.migration]\ntarget = 'file'\nmax_stall_ms = 60000\n";
+    flags("server", file);
+    place.run("migrate plan").ok().says(&["server (postgres)", "file (libsql)", "It can begin"]);
+    place.run("migrate start").ok().says(&["mirror"]);
+    place.run("user create gerda").ok();
+    place.run("migrate advance").ok().says(&["target-reads"]);
+    place.run("migrate finish --yes --shred-source").refused(&["drop the schema"]);
+    place.run("migrate finish --yes").ok().says(&["The schema of the source can be dropped"]);
+    flags(
+        "server",
+        "[development.stores.file]\nbackend = 'libsql'\npath = 'file.db'\nsecret_key_file = 'hash.key'\n",
+    );
+    place.run("--store file list users").ok().says(&["anna", "frida", "gerda"]);
+    place.run("--store file verify").ok();
+    place.run("--store server list users").refused(&["retired"]);
+}
+
+/// The witness that docs/migration.md names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_on_a_server_grants_an_epoch_to_one_side() {
+    let (server, database) = database().await;
+    let ask = |port: u16, [network, epoch, side]: [&str; 3]| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/witness/postgres");
+        let mut witness = Command::new(script);
+        witness.args([network, epoch, side]).env("PGPASSWORD", server.password());
+        let port = port.to_string();
+        let named = [("PGHOST", server.host()), ("PGPORT", &port), ("PGUSER", server.user())];
+        let output = witness.envs(named).env("PGDATABASE", database.name()).output().unwrap();
+        assert!(output.stdout.is_empty(), "{output:?}");
+        output.status.code()
+    };
+    let asked = |question| ask(server.port(), question);
+    assert_eq!(asked(["n", "7", "a"]), Some(0));
+    assert_eq!(asked(["n", "7", "b"]), Some(1));
+    // Asked again, it says the same.
+    assert_eq!(asked(["n", "7", "a"]), Some(0));
+    assert_eq!(asked(["n", "8", "b"]), Some(0));
+    assert_eq!(asked(["other's", "7", "b"]), Some(0));
+    assert_eq!(asked(["n", "not a number", "b"]), Some(2));
+    // Nobody is there.
+    assert_eq!(ask(1, ["n", "9", "a"]), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_not_kept_in_step_with_a_file() {
+    let (server, database) = database().await;
+    let on = On::new(server, &database);
+    on.place.write(
+        "feature-flags.toml",
+        "[development]\nstore = 'main'\n[development.stores.main]\nbackend = 'libsql'\npath = 'libsql.db'\n\
+         [development.stores.server]\nbackend = 'postgres'\nsecret_key_file = 'hash.key'\n\
+         [development.migration]\ntarget = 'server'\nsynchronous = true\n",
+    );
+    on.place.run("list users").refused(&["migration.synchronous", "not kept in step"]);
+}
