@@ -61,7 +61,7 @@ pub trait Renewal: Send + Sync + std::fmt::Debug {
     fn check(&self, superseded: &Occupant) -> Result<()>;
 }
 
-/// How databases take turns on a seat.
+/// What holds of a seat, whichever database sits in it.
 #[derive(Debug, Clone, Default)]
 pub struct SeatOptions {
     /// Neither side goes on without the other one unless this grants it.
@@ -118,7 +118,7 @@ impl Seat {
         Self::with_options(occupant, SeatOptions::default())
     }
 
-    /// The same, and how the others take turns with it.
+    /// The same, with options.
     #[must_use]
     pub fn with_options(occupant: Occupant, options: SeatOptions) -> Arc<Self> {
         Arc::new(Self {

@@ -39,7 +39,7 @@ impl<'c> Opener<'c> {
         name.map(|name| self.config.for_store(name)).transpose()
     }
 
-    /// How stores take turns on the seat of this one, and how long a server may take to answer.
+    /// What holds of the seat that this store is opened on, and how long a server may take to answer.
     pub(super) fn seat_options(&self) -> Result<(SeatOptions, Deadlines)> {
         let target = self.other_side()?;
         let mut sides = [Some(self.config), target.as_ref()].into_iter().flatten();
