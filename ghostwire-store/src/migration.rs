@@ -18,6 +18,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ghostwire_store_core::Store;
@@ -51,6 +52,8 @@ struct Inner {
     store: WeakStore,
     seat: Arc<Seat>,
     hash_keys: Option<Arc<HashKeys>>,
+    /// The target was the one that was opened, or the source was left since.
+    is_on_target: AtomicBool,
     current: tokio::sync::Mutex<Option<Arc<Migration>>>,
 }
 
@@ -102,15 +105,20 @@ pub(crate) fn move_options(config: &Config) -> MoveOptions {
     }
 }
 
-fn none_under_way() -> Error {
-    Error::new(ErrorKind::NotFound, "no migration of this store is under way")
-        .with("help", "`gwstore migrate start` begins one")
+/// The name by which an error has the store that the network has moved to.
+const MOVED_TO: &str = "moved_to";
+
+/// Whether this error says that there is no migration since the network has moved already.
+#[must_use]
+pub fn has_moved(error: &Error) -> bool {
+    error.context().iter().any(|(key, _)| *key == MOVED_TO)
 }
 
 impl Migrations {
     pub(crate) fn of(
         opener: &Opener<'_>,
         store: &Arc<dyn Store>,
+        opened: &Config,
         (seat, hash_keys): (Arc<Seat>, Option<Arc<HashKeys>>),
     ) -> Self {
         let (config, entropy) = opener.parts();
@@ -123,6 +131,7 @@ impl Migrations {
             store: store.downgrade(),
             seat,
             hash_keys,
+            is_on_target: AtomicBool::new(opened.store != config.store),
             current: tokio::sync::Mutex::default(),
         }))
     }
@@ -188,15 +197,38 @@ impl Migrations {
     }
 
     async fn require_current(&self) -> Result<Arc<Migration>> {
-        self.current().await.ok_or_else(none_under_way)
+        let current = self.current().await;
+        if current.is_none() {
+            self.refuse_after_move(ErrorKind::NotFound).await?;
+        }
+        current.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "no migration of this store is under way")
+                .with("help", "`gwstore migrate start` begins one")
+        })
+    }
+
+    /// Where the source was left for good, and the configuration still has the network move.
+    async fn refuse_after_move(&self, kind: ErrorKind) -> Result<()> {
+        let is_over = self.0.is_on_target.load(Ordering::Relaxed)
+            && self.0.seat.head().await?.membership.is_none();
+        let Some(target) = self.0.config.migration.target.as_ref().filter(|_| is_over) else {
+            return Ok(());
+        };
+        Err(Error::new(kind, "the network has moved to the target for good")
+            .with(MOVED_TO, target)
+            .with(
+                "help",
+                "name that one as `store`, leave migration.target out, and start the process anew",
+            ))
     }
 
     /// What a move would do, and whether it could begin. Nothing changes, and nothing is made.
     ///
     /// # Errors
-    /// `Restricted` if no target is configured; `Unavailable`.
+    /// `Restricted` if no target is configured, or if the network has moved there already; `Unavailable`.
     pub async fn plan(&self) -> Result<Plan> {
         let (store, target) = (self.store()?, self.target()?);
+        self.refuse_after_move(ErrorKind::Restricted).await?;
         let info = store.info();
         let path = target.backend.path();
         let is_missing = path.is_some_and(|path| {
@@ -293,6 +325,7 @@ impl Migrations {
     /// database; `Crypto` if the target does not have the store's hash key; those of opening it.
     pub async fn start(&self, by: &str) -> Result<Status> {
         let (store, target) = (self.store()?, self.target()?);
+        self.refuse_after_move(ErrorKind::Restricted).await?;
         self.require_stage(MigrationStage::Mirror)?;
         self.require_no_consumers().await?;
         let mut current = self.0.current.try_lock().map_err(|_| {
@@ -334,7 +367,7 @@ impl Migrations {
     /// Where the migration stands.
     ///
     /// # Errors
-    /// `NotFound` if none is under way; `Unavailable`.
+    /// `NotFound` if none is under way, which [`has_moved`] tells more of; `Unavailable`.
     pub async fn status(&self) -> Result<Status> {
         self.require_current().await?.status().await
     }
@@ -377,7 +410,9 @@ impl Migrations {
     pub async fn finish(&self, by: &str) -> Result<()> {
         self.require_stage(MigrationStage::TargetOnly)?;
         let migration = self.require_current().await?;
-        migration.finish(by).await.map_err(|error| error.during("migration.finish"))
+        migration.finish(by).await.map_err(|error| error.during("migration.finish"))?;
+        self.0.is_on_target.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

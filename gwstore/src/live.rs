@@ -95,7 +95,7 @@ async fn another_store(client: &Client, config: &Config) -> Result<Option<String
         info.name == backend.kind().name()
             && match (backend.path(), there) {
                 (Some(here), Some(there)) => is_same_file(here, Path::new(there)),
-                (None, there) => backend.location().as_deref() == there,
+                (None, there) => backend.server().as_deref() == there,
                 (Some(_), None) => false,
             }
     };

@@ -1,6 +1,6 @@
 //! The migration of an open store, as its owner sees it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -66,8 +66,9 @@ pub(super) struct Told {
     pub(super) filling: Option<(Instant, u64)>,
     pub(super) last_stall: Option<Duration>,
     pub(super) last_error: Option<Error>,
-    /// Both sides, when both answered.
-    heads: [Option<Head>; 2],
+    /// What each side was when it last answered: the one that was served, and the other one.
+    served: Option<(Weak<Occupant>, Head)>,
+    other: Option<Head>,
     /// There is no migration any more.
     pub(super) ended: bool,
 }
@@ -210,17 +211,17 @@ impl Migration {
         self.shared.lock().ended
     }
 
-    /// Where it stands.
+    /// Where it stands. A side that does not answer is what it was when it last did.
     ///
     /// # Errors
-    /// `Unavailable` if the database that is served does not answer.
+    /// `NotFound` if none is under way; `Unavailable` if the database that is served has not answered yet.
     pub async fn status(&self) -> Result<Status> {
         let (sitting, beside) = (self.seat.sitting(), self.seat.beside());
         let Some(beside) = beside else {
             return Err(Error::new(ErrorKind::NotFound, "no migration of this store is under way"));
         };
-        let served = sitting.backend.head().await?;
-        let (other, error) = self.other_head(&served, beside.backend.head().await);
+        let (served, down) = self.served_head(&sitting, sitting.backend.head().await)?;
+        let (other, gone) = self.other_head(&served, beside.backend.head().await);
         let pair = Pair { first: Some(Seen::of(&served)), second: other.as_ref().map(Seen::of) };
         let stage = Stage::of(&pair);
         let lag = pair.lag();
@@ -253,24 +254,45 @@ impl Migration {
             last_stall_ms: told
                 .last_stall
                 .map(|stall| u64::try_from(stall.as_millis()).unwrap_or(u64::MAX)),
-            last_error: error.or(told.last_error.clone()).map(|error| error.to_string()),
+            last_error: down.or(gone).or(told.last_error.clone()).map(|error| error.to_string()),
             fallbacks,
             last_fallback: last_fallback.map(|it| it.to_string()),
         })
     }
 
-    /// The head of the other side or, while that does not answer, what it was when it did.
-    fn other_head(&self, served: &Head, other: Result<Head>) -> (Option<Head>, Option<Error>) {
+    /// The head of the side that is served or, while that does not answer, what it was when it did.
+    fn served_head(
+        &self,
+        sitting: &Arc<Occupant>,
+        head: Result<Head>,
+    ) -> Result<(Head, Option<Error>)> {
         let mut told = self.shared.lock();
-        match other {
-            Ok(other) => {
-                told.heads = [Some(*served), Some(other)];
-                (Some(other), None)
+        let sitting = Arc::downgrade(sitting);
+        let error = match head {
+            Ok(head) => {
+                let before = told.served.replace((sitting, head));
+                if let Some((_, before)) = before.filter(|(_, before)| before.side != head.side) {
+                    told.other = Some(before);
+                }
+                return Ok((head, None));
             }
-            Err(error) => {
-                let mut known = told.heads.iter().flatten();
-                (known.find(|head| head.side != served.side).copied(), Some(error))
+            Err(error) => error,
+        };
+        match &told.served {
+            Some((then, head)) if then.ptr_eq(&sitting) => Ok((*head, Some(error))),
+            _ => Err(error),
+        }
+    }
+
+    /// The same of the other side, if it has answered so far.
+    fn other_head(&self, served: &Head, head: Result<Head>) -> (Option<Head>, Option<Error>) {
+        let mut told = self.shared.lock();
+        match head {
+            Ok(head) => {
+                told.other = Some(head);
+                (Some(head), None)
             }
+            Err(error) => (told.other.filter(|other| other.side != served.side), Some(error)),
         }
     }
 

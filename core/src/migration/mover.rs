@@ -437,7 +437,7 @@ impl Mover {
     /// # Errors
     /// Those of [`look`](Mover::look).
     pub async fn lag(&self) -> Result<u64> {
-        self.look().await.map(|pair| pair.lag())
+        self.look().await.map(|pair| pair.lag().unwrap_or_default())
     }
 
     /// Has a witness grant the side that is left its next epoch.

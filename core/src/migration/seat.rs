@@ -302,7 +302,12 @@ impl Backend for Seat {
     }
 
     async fn await_change(&self, at_most: Duration) -> Result<()> {
-        self.backend().await_change(at_most).await
+        let sitting = self.sitting();
+        match sitting.backend.await_change(at_most).await {
+            // It was left, and may be closed: whoever waited looks at the one that sits now.
+            Err(_) if !Arc::ptr_eq(&sitting, &self.sitting()) => Ok(()),
+            waited => waited,
+        }
     }
 
     async fn take_turn(&self) -> Result<bool> {

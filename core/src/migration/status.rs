@@ -25,6 +25,9 @@ pub enum Stage {
     TargetOnly,
     /// A step was interrupted, and is ended as soon as both sides answer.
     Between,
+    /// One side is served, and the other one has not answered since this process opened both: how far its copy is, only
+    /// its own record says.
+    Unknown,
 }
 
 impl Stage {
@@ -44,6 +47,7 @@ impl Stage {
             (_, Some(Role::Filling | Role::None)) => Self::Filling,
             (_, Some(Role::PassiveAsync | Role::PassiveSync)) if is_source => Self::Mirror,
             (_, Some(Role::PassiveAsync | Role::PassiveSync)) => Self::TargetReads,
+            (_, None) => Self::Unknown,
             _ => Self::Between,
         }
     }
@@ -58,6 +62,7 @@ impl Stage {
             Self::TargetReads => "target-reads",
             Self::TargetOnly => "target-only",
             Self::Between => "between",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -161,8 +166,9 @@ pub struct Status {
     pub target: SideStatus,
     /// Which of the two is served.
     pub served: String,
-    /// Commits that the other one lacks, as far as that is known.
-    pub lag: u64,
+    /// At most how many commits the other one lacks: while it does not answer, it is taken for what it was when it last
+    /// did. `None` if it never has since this process opened it.
+    pub lag: Option<u64>,
     /// Whether an answer means that both have it.
     pub in_step: bool,
     /// How far the copy is, while it is made.

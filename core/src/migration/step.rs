@@ -94,11 +94,11 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// How many commits one of them lacks; 0 while either does not answer.
+    /// How many commits one of them lacks; `None` while either does not answer.
     #[must_use]
-    pub fn lag(&self) -> u64 {
-        let (Some(first), Some(second)) = (self.first, self.second) else { return 0 };
-        first.place.position.get().abs_diff(second.place.position.get())
+    pub fn lag(&self) -> Option<u64> {
+        let (first, second) = (self.first?, self.second?);
+        Some(first.place.position.get().abs_diff(second.place.position.get()))
     }
 
     /// One of the two.

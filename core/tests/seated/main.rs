@@ -44,6 +44,7 @@ impl Default for Permits {
 /// What a database does wrong.
 #[derive(Debug, Default)]
 struct Wrongs {
+    heads: AtomicBool,
     adopts: AtomicBool,
     commits: AtomicBool,
     probes: AtomicBool,
@@ -118,6 +119,11 @@ fn check(fails: &AtomicBool) -> Result<()> {
 impl Layer for Failing {
     fn inner(&self) -> &dyn Backend {
         &self.inner
+    }
+
+    async fn head(&self) -> Result<Head> {
+        check(&self.wrongs.heads)?;
+        self.inner.head().await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
@@ -257,7 +263,7 @@ async fn until(migration: &Migration, holds: impl Fn(&Status) -> bool) -> Status
 }
 
 async fn mirrored(migration: &Migration) {
-    until(migration, |status| status.stage == Stage::Mirror && status.lag == 0).await;
+    until(migration, |status| status.stage == Stage::Mirror && status.lag == Some(0)).await;
 }
 
 #[tokio::test]
@@ -398,6 +404,25 @@ async fn a_target_that_failed_once_is_opened_anew() {
     until(&migration, |status| status.last_error.is_none()).await;
 }
 
+#[tokio::test]
+async fn a_status_tells_of_a_side_that_does_not_answer_what_it_was() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    let status = migration.advance("somebody").await.unwrap();
+    assert_eq!((status.stage, &*status.served), (Stage::TargetReads, "target"));
+    for down in [&moved.source, &moved.target] {
+        down.fail(|it| &it.heads, true);
+        let status = migration.status().await.unwrap();
+        assert_eq!((status.stage, &*status.served), (Stage::TargetReads, "target"));
+        assert!(status.lag.is_some());
+        let error = status.last_error.unwrap();
+        assert!(error.contains("as it was told"), "{error}");
+        down.fail(|it| &it.heads, false);
+    }
+    until(&migration, |status| status.last_error.is_none()).await;
+}
+
 /// It has all there is to send, so that nothing else tells.
 #[tokio::test]
 async fn a_source_is_not_fenced_for_a_target_that_cannot_store_anything() {
@@ -454,7 +479,7 @@ async fn a_target_that_hangs_after_the_fence_holds_nobody() {
     let error = moved.try_to_add("between").await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
     moved.target.go_on();
-    until(&migration, |status| status.stage == Stage::TargetReads && status.lag == 0).await;
+    until(&migration, |status| status.stage == Stage::TargetReads && status.lag == Some(0)).await;
     while moved.try_to_add("after").await.is_err() {
         tokio::task::yield_now().await;
     }

@@ -236,13 +236,19 @@ impl BackendChoice {
         }
     }
 
-    /// Where a database is that has the store, as its backend tells it: without user and password.
+    /// The server, database and schema that have the store, without user and password, for a backend that has no file.
     #[must_use]
-    pub fn location(&self) -> Option<String> {
+    pub fn server(&self) -> Option<String> {
         match self {
             Self::Postgres(options) => Some(options.location()),
             Self::Zqlite(_) | Self::Libsql(_) | Self::Memory => None,
         }
+    }
+
+    /// Where the store is, as its backend tells it: its file, or its [server](Self::server).
+    #[must_use]
+    pub fn location(&self) -> Option<String> {
+        self.path().map(|path| path.display().to_string()).or_else(|| self.server())
     }
 }
 

@@ -356,7 +356,7 @@ impl<'c> Opener<'c> {
             let _ = seat.close().await;
         }
         // What is wrong with a store in a file is said with its path; of others only this knows the place.
-        opened.map_err(|error| match self.config.backend.location() {
+        opened.map_err(|error| match self.config.backend.server() {
             Some(location) => error.with("database", location),
             None => error,
         })
@@ -419,7 +419,7 @@ impl<'c> Opener<'c> {
             ..StoreOptions::default()
         };
         let store = store::open(seat.clone(), options).await?;
-        let migrations = Migrations::of(base, &store, (seat.clone(), hash_key));
+        let migrations = Migrations::of(base, &store, self.config, (seat.clone(), hash_key));
         if seat.beside().is_some()
             && let Err(error) = migrations.attach(store.as_ref()).await
         {

@@ -329,6 +329,7 @@ pub struct Survivor {
     head: Head,
     backend: Arc<dyn Backend>,
     witness: Option<Arc<dyn Witness>>,
+    lost_server: Option<String>,
 }
 
 impl Survivor {
@@ -348,6 +349,12 @@ impl Survivor {
     #[must_use]
     pub fn may_lack(&self) -> bool {
         self.head.record().role == Role::PassiveAsync
+    }
+
+    /// Where the other one is, if that is a database which other processes may still write to.
+    #[must_use]
+    pub fn lost_server(&self) -> Option<&str> {
+        self.lost_server.as_deref()
     }
 
     /// Has it be the network from now on. Whatever the other store has is superseded.
@@ -411,7 +418,14 @@ impl Opener<'_> {
             let (beneath, _) = self.with_config(config).create(false).open_side().await?;
             let backend = beneath.backend;
             let witness = self.witness();
-            return Ok(Survivor { store: config.store.clone(), head, backend, witness });
+            let lost_server = other.backend.server();
+            return Ok(Survivor {
+                store: config.store.clone(),
+                head,
+                backend,
+                witness,
+                lost_server,
+            });
         }
         Err(failed.unwrap_or_else(|| {
             Error::new(
@@ -485,9 +499,8 @@ async fn found_alone(backends: &[Arc<dyn Backend>; 2], error: &Error) -> Option<
 }
 
 fn source_is_gone(source: &Config) -> Error {
-    let path = source.backend.path().map(|path| path.display().to_string());
     Error::new(ErrorKind::NotFound, "there is no store at this path")
-        .with("path", path.or_else(|| source.backend.location()).unwrap_or_default())
+        .with("path", source.backend.location().unwrap_or_default())
 }
 
 fn is_gone(config: &Config) -> bool {

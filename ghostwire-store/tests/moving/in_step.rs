@@ -96,7 +96,7 @@ async fn a_store_that_was_away_for_too_long_is_set_aside_and_copied_anew() {
     let (store, migrations) = open(&config).await;
     filled(store.as_ref()).await;
     migrations.start(BY).await.unwrap();
-    let follows = |status: &Status| status.stage == Stage::Mirror && status.lag == 0;
+    let follows = |status: &Status| status.stage == Stage::Mirror && status.lag == Some(0);
     until(&migrations, follows).await;
     let files = lose(directory.path(), "target.db");
     let mut version = None;
@@ -141,7 +141,7 @@ async fn whichever_file_is_lost_the_other_one_goes_on_and_is_copied_when_it_is_b
         let digests = store.digests().await.unwrap();
         bring_back(directory.path(), files);
         let status = in_step(&migrations).await;
-        assert_eq!(status.lag, 0);
+        assert_eq!(status.lag, Some(0));
         // What it was is beside it.
         assert!(directory.path().join(format!("{lost}.superseded-0")).exists(), "{lost}");
         assert_eq!(store.digests().await.unwrap(), digests);

@@ -414,7 +414,7 @@ async fn a_source_that_was_put_back_is_told_from_what_the_target_follows() {
     for second in 5_000..5_010 {
         store.metrics().record(point(second)).await.unwrap();
     }
-    while reaches(&migrations, Stage::Mirror).await.lag > 0 {
+    while reaches(&migrations, Stage::Mirror).await.lag != Some(0) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     store.close().await.unwrap();
@@ -473,6 +473,10 @@ async fn a_store_is_served_while_the_one_that_follows_cannot_be_opened() {
         add(store.as_ref(), &format!("while-{}", how.replace(' ', "-"))).await;
         let error = errs(&migrations).await;
         assert!(error.contains("cannot be opened"), "{how}: {error}");
+        let status = migrations.status().await.unwrap();
+        assert_eq!((status.stage, status.lag), (Stage::Unknown, None), "{how}");
+        let target = status.target.location.unwrap();
+        assert!(Path::new(&target).is_absolute(), "{how}: {target}");
         assert!(migrations.advance(BY).await.is_err(), "{how}");
         let reader = Opener::new(&config).read_only(true).open().await;
         drop(reader);
@@ -480,7 +484,7 @@ async fn a_store_is_served_while_the_one_that_follows_cannot_be_opened() {
         // It is taken up by itself.
         loop {
             let status = migrations.status().await.unwrap();
-            if status.stage == Stage::Mirror && status.lag == 0 {
+            if status.stage == Stage::Mirror && status.lag == Some(0) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

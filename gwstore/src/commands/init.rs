@@ -130,11 +130,11 @@ pub(super) async fn create(config: &Config) -> Result<Made> {
                 "there is a store in this schema already; it was left as it is",
             );
             return Err(with_help(
-                error.with("database", config.backend.location().unwrap_or_default()),
+                error.with("database", config.backend.server().unwrap_or_default()),
                 "`gwstore status` shows what it holds; choose another with --set postgres.schema=NAME",
             ));
         }
-        None if config.backend.location().is_some() => {}
+        None if config.backend.server().is_some() => {}
         None => {
             let message = "this backend has no files that could be made";
             let error = Error::new(ErrorKind::Unsupported, message);
@@ -170,7 +170,7 @@ pub(super) enum InDatabase {
 
 /// Looks for a store that is no file.
 pub(super) async fn in_database(config: &Config) -> Result<InDatabase> {
-    if config.backend.location().is_none() {
+    if config.backend.server().is_none() {
         return Ok(InDatabase::Nothing);
     }
     match open_to_read(config).await {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ghostwire_store::admin::protocol::MigrateRequest;
 use ghostwire_store::admin::{Client, Migrations as _, note_migration};
 use ghostwire_store::config::Config;
-use ghostwire_store::migration::{Migrations, Plan, SideStatus, Stage, Status};
+use ghostwire_store::migration::{Migrations, Plan, SideStatus, Stage, Status, has_moved};
 use ghostwire_store::{Error, ErrorKind, Result, Store};
 use ghostwire_store_sqlite::{ROOT_FILE, directory_of, failed, is_beside, resolved, with_suffix};
 use serde::de::DeserializeOwned;
@@ -90,8 +90,14 @@ async fn go_on(config: &Config, args: &MigrateGoOn, shell: &mut Shell<'_>) -> Ou
                  (migration_fallback in its log), it lacks what was answered then."
             }
         };
+        let still_written = survivor.lost_server().map_or_else(String::new, |server| {
+            format!(
+                " Other processes that use {server} may still reach it, and go on writing there what this one will \
+                 never have: stop all of them first."
+            )
+        });
         shell.tell(format_args!(
-            "{store} is {record}, at position {} and serial {}, last written at {}. {may_lack}",
+            "{store} is {record}, at position {} and serial {}, last written at {}. {may_lack}{still_written}",
             head.position, head.serial, head.time
         ))?;
         let question = "Have it be the network? Whatever the other side has is superseded then.";
@@ -173,13 +179,14 @@ async fn take(
 ) -> Outcome {
     match command {
         MigrateCommand::Plan => plan(&hand.read(MigrateRequest::Plan).await?, shell),
-        MigrateCommand::Status(args) => match hand.status().await? {
-            Some(status) if args.wait => {
+        MigrateCommand::Status(args) => match hand.read(MigrateRequest::Status).await {
+            Ok(status) if args.wait => {
                 let status = wait(hand, status, shell).await?;
                 show(&status, shell)
             }
-            Some(status) => show(&status, shell),
-            None => none(config, shell),
+            Ok(status) => show(&status, shell),
+            Err(error) if *error.kind() == ErrorKind::NotFound => none(config, &error, shell),
+            Err(error) => Err(error.into()),
         },
         MigrateCommand::Start(args) => {
             let status: Status = hand.read(MigrateRequest::Start).await?;
@@ -218,7 +225,7 @@ async fn take(
 }
 
 async fn finish(hand: &Hand, config: &Config, shreds: bool, shell: &mut Shell<'_>) -> Outcome {
-    if let Some(location) = config.backend.location().filter(|_| shreds) {
+    if let Some(location) = config.backend.server().filter(|_| shreds) {
         let error =
             Error::invalid("only files are overwritten; drop the schema of the source afterwards")
                 .with("source", location);
@@ -240,15 +247,13 @@ async fn finish(hand: &Hand, config: &Config, shreds: bool, shell: &mut Shell<'_
     }
     shell.say("The network is on the target alone.")?;
     let then = match shreds {
-        _ if config.backend.location().is_some() => {
+        _ if config.backend.server().is_some() => {
             "The schema of the source can be dropped then; there are no files of it."
         }
         true => "These files of the source were overwritten and removed:",
         false => "Then these files of the source can be removed, and nothing else:",
     };
-    shell.say(format_args!(
-        "Say store = \"{target}\" in the flag file, leave migration.target out, and start the process anew. {then}"
-    ))?;
+    shell.say(format_args!("{} {then}", after_finish(target)))?;
     for path in left {
         shell.say(format_args!("  {}", path.display()))?;
     }
@@ -259,6 +264,13 @@ async fn finish(hand: &Hand, config: &Config, shreds: bool, shell: &mut Shell<'_
         )),
         None => Ok(()),
     }
+}
+
+/// What is left to be done once the network has moved.
+fn after_finish(target: &str) -> String {
+    format!(
+        "Say store = \"{target}\" in the flag file, leave migration.target out, and start the process anew."
+    )
 }
 
 /// The files of the source that are there: the database with what its engine and its lock left, backups, copies that
@@ -299,11 +311,18 @@ fn shred(path: &Path) -> Result<()> {
     })
 }
 
-fn none(config: &Config, shell: &mut Shell<'_>) -> Outcome {
+/// There is no migration, as `error` says.
+fn none(config: &Config, error: &Error, shell: &mut Shell<'_>) -> Outcome {
+    let has_moved = has_moved(error);
     if shell.json {
-        return shell.object(&json!({ "stage": null, "target": config.migration.target }));
+        let stage = has_moved.then_some(Stage::TargetOnly);
+        return shell.object(&json!({ "stage": stage, "target": config.migration.target }));
     }
     match &config.migration.target {
+        Some(target) if has_moved => shell.tell(format_args!(
+            "The network has moved to {target}, for good. {}",
+            after_finish(target)
+        )),
         Some(target) => shell.tell(format_args!(
             "No migration is under way. `gwstore migrate start` moves the network to {target}."
         )),
@@ -316,7 +335,7 @@ async fn wait(hand: &Hand, first: Status, shell: &mut Shell<'_>) -> Outcome<Stat
     let mut status = first;
     let mut progress = None;
     let mut seen = 0;
-    while matches!(status.stage, Stage::Filling | Stage::Between) {
+    while matches!(status.stage, Stage::Filling | Stage::Between | Stage::Unknown) {
         if let Some(error) = &status.last_error {
             let error = Error::new(ErrorKind::Unavailable, "the copy does not go on")
                 .with(
@@ -386,8 +405,6 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
             side.position
         )
     };
-    let sides = [&status.source, &status.target];
-    let is_unknown = sides.iter().any(|side| side.role == SideStatus::UNKNOWN);
     let mut pairs = vec![
         ("stage", status.stage.name().to_owned()),
         ("served", status.served.clone()),
@@ -397,8 +414,10 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
             "lag",
             match status.in_step {
                 true => "none: an answer means that both have it".to_owned(),
-                false if is_unknown => "unknown: the other store does not answer".to_owned(),
-                false => format!("{} commits", status.lag),
+                false => status.lag.map_or_else(
+                    || "unknown: the other store does not answer".to_owned(),
+                    |lag| format!("{lag} commits"),
+                ),
             },
         ),
     ];
@@ -423,7 +442,7 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
         pairs.push(("went on without one", format!("{times} times; the last time {fallback}")));
     }
     if let Some(error) = &status.last_error {
-        pairs.push(("the copy has fallen behind", error.clone()));
+        pairs.push(("the copy does not go on", error.clone()));
     }
     shell.pairs(&pairs)
 }

@@ -166,7 +166,10 @@ impl Moving<'_> {
             if Instant::now() > deadline {
                 let error = broken("the copy does not go on")
                     .with("stage", status.stage.name())
-                    .with("lag", status.lag)
+                    .with(
+                        "lag",
+                        status.lag.map_or_else(|| "unknown".to_owned(), |lag| lag.to_string()),
+                    )
                     .with("rows", status.copy.map_or(0, |copy| copy.rows));
                 return Err(match &status.last_error {
                     Some(why) => error.because(why.clone()),
@@ -185,7 +188,7 @@ impl Moving<'_> {
         let status = self
             .until(|status| match status.stage {
                 Stage::Filling => status.copy.is_some_and(|copy| copy.rows > 0),
-                Stage::Between => false,
+                Stage::Between | Stage::Unknown => false,
                 _ => true,
             })
             .await?;

@@ -99,7 +99,7 @@ impl Timeline {
             what,
             stage: standing.stage().name(),
             backend: standing.backend.clone(),
-            lag: standing.status.as_ref().map(|status| status.lag),
+            lag: standing.status.as_ref().and_then(|status| status.lag),
             acknowledged: self.acknowledged.len(),
             longest_wait_micros: std::mem::take(&mut self.longest_since_event),
         });
