@@ -17,12 +17,12 @@
 //! # }
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ghostwire_store_core::Store;
-use ghostwire_store_core::backend::Backend;
+use ghostwire_store_core::backend::{Backend, BackendInfo};
 use ghostwire_store_core::domain::MigrationId;
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -31,8 +31,8 @@ use ghostwire_store_core::store::WeakStore;
 use serde::{Deserialize, Serialize};
 
 use crate::Opener;
-use crate::config::{Config, MigrationStage};
-use crate::open::{Anew, is_empty_schema};
+use crate::config::{BackendChoice, Config, MigrationStage};
+use crate::open::{Anew, is_empty_schema, is_left_alone};
 
 #[doc(inline)]
 pub use ghostwire_store_core::migration::{
@@ -52,8 +52,6 @@ struct Inner {
     store: WeakStore,
     seat: Arc<Seat>,
     hash_keys: Option<Arc<HashKeys>>,
-    /// The target was the one that was opened, or the source was left since.
-    is_on_target: AtomicBool,
     current: tokio::sync::Mutex<Option<Arc<Migration>>>,
 }
 
@@ -93,6 +91,20 @@ pub struct Place {
     pub sealed: bool,
 }
 
+/// Whether this database is the one that is configured so.
+fn is_at(info: &BackendInfo, configured: &BackendChoice) -> bool {
+    let location = info.location.as_deref();
+    let is_same = match (configured.path(), location) {
+        (Some(path), Some(location)) => {
+            let [here, there] = [path, Path::new(location)].map(std::fs::canonicalize);
+            here.ok().is_some_and(|here| there.is_ok_and(|there| here == there))
+        }
+        (None, Some(location)) => configured.server().is_some_and(|server| server == location),
+        (_, None) => false,
+    };
+    is_same && info.name == configured.kind().name()
+}
+
 pub(crate) fn move_options(config: &Config) -> MoveOptions {
     let migration = &config.migration;
     let share = u32::try_from(migration.copy_share).unwrap_or(100);
@@ -118,7 +130,6 @@ impl Migrations {
     pub(crate) fn of(
         opener: &Opener<'_>,
         store: &Arc<dyn Store>,
-        opened: &Config,
         (seat, hash_keys): (Arc<Seat>, Option<Arc<HashKeys>>),
     ) -> Self {
         let (config, entropy) = opener.parts();
@@ -131,7 +142,6 @@ impl Migrations {
             store: store.downgrade(),
             seat,
             hash_keys,
-            is_on_target: AtomicBool::new(opened.store != config.store),
             current: tokio::sync::Mutex::default(),
         }))
     }
@@ -209,13 +219,13 @@ impl Migrations {
 
     /// Where the source was left for good, and the configuration still has the network move.
     async fn refuse_after_move(&self, kind: ErrorKind) -> Result<()> {
-        let is_over = self.0.is_on_target.load(Ordering::Relaxed)
-            && self.0.seat.head().await?.membership.is_none();
-        let Some(target) = self.0.config.migration.target.as_ref().filter(|_| is_over) else {
+        let Ok(target) = self.target() else { return Ok(()) };
+        let is_there = is_at(&self.0.seat.info(), &target.backend);
+        if !is_there || !is_left_alone(&self.0.seat.head().await?) {
             return Ok(());
-        };
+        }
         Err(Error::new(kind, "the network has moved to the target for good")
-            .with(MOVED_TO, target)
+            .with(MOVED_TO, &target.store)
             .with(
                 "help",
                 "name that one as `store`, leave migration.target out, and start the process anew",
@@ -410,9 +420,7 @@ impl Migrations {
     pub async fn finish(&self, by: &str) -> Result<()> {
         self.require_stage(MigrationStage::TargetOnly)?;
         let migration = self.require_current().await?;
-        migration.finish(by).await.map_err(|error| error.during("migration.finish"))?;
-        self.0.is_on_target.store(true, Ordering::Relaxed);
-        Ok(())
+        migration.finish(by).await.map_err(|error| error.during("migration.finish"))
     }
 }
 

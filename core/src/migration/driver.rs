@@ -166,7 +166,9 @@ impl Driver {
         };
         let store = StoreHandle::of(core);
         let mover = Mover::new(Side::open(&store), Side::closed(other.backend), self.options);
-        Ok(mover.going_on(self.taken.clone()))
+        // Others would not wait, and a commit that waits comes second to theirs.
+        let is_shared = self.seat.sitting().backend.info().shared;
+        Ok(mover.going_on(self.taken.clone(), (!is_shared).then(|| self.seat.pace())))
     }
 
     /// Does what is left to do, or some of it. Tells how many commits were sent.
@@ -276,7 +278,15 @@ impl Driver {
         if !self.seat.is_settled() {
             return self.settle().await;
         }
+        let (sitting, beside) = (self.seat.sitting(), mover.side(Which::Second).backend()?);
         let Standing { pair, next } = mover.standing().await?;
+        if let (Some(first), Some(second)) = (pair.first, pair.second)
+            && Arc::ptr_eq(&sitting, &self.seat.sitting())
+        {
+            let mut told = self.shared.lock();
+            told.note(&sitting.backend, first);
+            told.note(&beside, second);
+        }
         if let Some(second) = pair.second {
             self.seat.set_followed_to(second.place.position);
         }

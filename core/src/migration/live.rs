@@ -13,7 +13,7 @@ use super::record::Part;
 use super::seat::{Occupant, Seat};
 use super::status::{CopyStatus, Running, SideStatus, Stage, Status};
 use super::step::{Pair, Seen};
-use crate::backend::{Backend as _, Head};
+use crate::backend::Backend;
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::StoreHandle;
@@ -66,11 +66,25 @@ pub(super) struct Told {
     pub(super) filling: Option<(Instant, u64)>,
     pub(super) last_stall: Option<Duration>,
     pub(super) last_error: Option<Error>,
-    /// What each side was when it last answered: the one that was served, and the other one.
-    served: Option<(Weak<Occupant>, Head)>,
-    other: Option<Head>,
+    /// What each database was when it last answered.
+    known: Vec<(Weak<dyn Backend>, Seen)>,
     /// There is no migration any more.
     pub(super) ended: bool,
+}
+
+impl Told {
+    pub(super) fn note(&mut self, backend: &Arc<dyn Backend>, seen: Seen) {
+        self.known.retain(|(known, _)| known.strong_count() > 0 && !is_of(known, backend));
+        self.known.push((Arc::downgrade(backend), seen));
+    }
+
+    fn known(&self, backend: &Arc<dyn Backend>) -> Option<Seen> {
+        self.known.iter().find(|(known, _)| is_of(known, backend)).map(|(_, seen)| *seen)
+    }
+}
+
+fn is_of(known: &Weak<dyn Backend>, backend: &Arc<dyn Backend>) -> bool {
+    std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(backend))
 }
 
 impl Shared {
@@ -220,20 +234,28 @@ impl Migration {
         let Some(beside) = beside else {
             return Err(Error::new(ErrorKind::NotFound, "no migration of this store is under way"));
         };
-        let (served, down) = self.served_head(&sitting, sitting.backend.head().await)?;
-        let (other, gone) = self.other_head(&served, beside.backend.head().await);
-        let pair = Pair { first: Some(Seen::of(&served)), second: other.as_ref().map(Seen::of) };
-        let stage = Stage::of(&pair);
-        let lag = pair.lag();
-        let part = |head: &Head| head.membership.map(|membership| membership.part);
+        // In this order, or it would seem to lack less than it does.
+        let (other, gone) = self.look_at(&beside.backend).await;
+        let (served, down) = self.look_at(&sitting.backend).await;
+        let Some(served) = served else {
+            let silent =
+                || Error::new(ErrorKind::Unavailable, "the database that is served is silent");
+            return Err(down.unwrap_or_else(silent));
+        };
+        let stage = Stage::of(&Pair { first: Some(served), second: other });
+        let lag = other.filter(|_| down.is_none()).map(|other| {
+            let [served, other] = [served, other].map(|seen| seen.place.position.get());
+            served.saturating_sub(other)
+        });
+        let part = |seen: &Seen| seen.record.membership.map(|membership| membership.part);
         let served_is_target = part(&served) == Some(Part::Target)
             || other.as_ref().and_then(part) == Some(Part::Source);
         let other = match &other {
-            Some(other) => SideStatus::of(&beside, other),
+            Some(other) => SideStatus::of(&beside, other, gone.is_none()),
             None => SideStatus::unknown(&beside, &served),
         };
-        let migration = served.membership.map(|it| it.migration.to_string());
-        let served = SideStatus::of(&sitting, &served);
+        let migration = served.record.membership.map(|it| it.migration.to_string());
+        let served = SideStatus::of(&sitting, &served, down.is_none());
         let [source, target] = match served_is_target {
             true => [other, served],
             false => [served, other],
@@ -260,39 +282,17 @@ impl Migration {
         })
     }
 
-    /// The head of the side that is served or, while that does not answer, what it was when it did.
-    fn served_head(
-        &self,
-        sitting: &Arc<Occupant>,
-        head: Result<Head>,
-    ) -> Result<(Head, Option<Error>)> {
-        let mut told = self.shared.lock();
-        let sitting = Arc::downgrade(sitting);
-        let error = match head {
-            Ok(head) => {
-                let before = told.served.replace((sitting, head));
-                if let Some((_, before)) = before.filter(|(_, before)| before.side != head.side) {
-                    told.other = Some(before);
-                }
-                return Ok((head, None));
-            }
-            Err(error) => error,
-        };
-        match &told.served {
-            Some((then, head)) if then.ptr_eq(&sitting) => Ok((*head, Some(error))),
-            _ => Err(error),
-        }
-    }
-
-    /// The same of the other side, if it has answered so far.
-    fn other_head(&self, served: &Head, head: Result<Head>) -> (Option<Head>, Option<Error>) {
+    /// What a database is or, while it does not answer, what it was when it last did, and why it does not.
+    async fn look_at(&self, backend: &Arc<dyn Backend>) -> (Option<Seen>, Option<Error>) {
+        let head = backend.head().await;
         let mut told = self.shared.lock();
         match head {
             Ok(head) => {
-                told.other = Some(head);
-                (Some(head), None)
+                let seen = Seen::of(&head);
+                told.note(backend, seen);
+                (Some(seen), None)
             }
-            Err(error) => (told.other.filter(|other| other.side != served.side), Some(error)),
+            Err(error) => (told.known(backend), Some(error)),
         }
     }
 

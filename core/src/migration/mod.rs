@@ -21,6 +21,7 @@ mod hand_over;
 mod live;
 mod mirror;
 mod mover;
+mod pace;
 mod plan;
 mod record;
 mod refusal;

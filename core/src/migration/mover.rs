@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::copy::{self, CopyOptions, CopyProgress};
+use super::pace::Pace;
 use super::record::Role;
 use super::refusal::Refusal;
 use super::side::{Side, follower};
@@ -104,6 +105,8 @@ pub struct Mover {
     second: Side,
     pub(super) options: MoveOptions,
     taken: Taken,
+    /// What the first side is told of how the second one follows.
+    pace: Option<Arc<Pace>>,
 }
 
 /// How many commits are read at once, and about how many bytes: one alone may have 256 MiB.
@@ -148,6 +151,8 @@ impl Taken {
 /// What was sent at once.
 pub(super) struct Sent {
     pub(super) commits: u64,
+    /// Where the other side stands.
+    position: Position,
     /// Nothing was left when it was read.
     pub(super) is_all: bool,
 }
@@ -156,12 +161,12 @@ impl Mover {
     /// Of these two databases, whichever of them is written.
     #[must_use]
     pub fn new(first: Side, second: Side, options: MoveOptions) -> Self {
-        Self { first, second, options, taken: Taken::default() }
+        Self { first, second, options, taken: Taken::default(), pace: None }
     }
 
-    /// The same, if it goes on with what another one has sent.
-    pub(crate) fn going_on(self, taken: Taken) -> Self {
-        Self { taken, ..self }
+    /// The same, if it goes on with what another one has sent, and tells the first side how the second one follows.
+    pub(super) fn going_on(self, taken: Taken, pace: Option<Arc<Pace>>) -> Self {
+        Self { taken, pace, ..self }
     }
 
     pub(super) fn side(&self, which: Which) -> &Side {
@@ -340,6 +345,17 @@ impl Mover {
 
     /// The same, and begins with no commit after that time.
     pub(super) async fn ship_until(&self, from: Which, ends: Option<Instant>) -> Result<Sent> {
+        let began = Instant::now();
+        let sent = self.send_until(from, ends).await?;
+        if let Some(pace) = self.pace.as_ref().filter(|_| from == Which::First) {
+            let written = self.side(from).position().await?;
+            let lag = written.get().saturating_sub(sent.position.get());
+            pace.follows(sent.commits, began.elapsed(), lag);
+        }
+        Ok(sent)
+    }
+
+    async fn send_until(&self, from: Which, ends: Option<Instant>) -> Result<Sent> {
         let (source, target) = (self.side(from), self.side(from.other()).backend()?);
         let mut head = target.head().await?;
         require_follower(source, &head).await?;
@@ -366,7 +382,7 @@ impl Mover {
         let is_all = entries.len() < ENTRIES_PER_READ && bytes < BYTES_PER_READ;
         if entries.is_empty() {
             self.let_go(source, head.position, 0).await?;
-            return Ok(Sent { commits: 0, is_all });
+            return Ok(Sent { commits: 0, position: head.position, is_all });
         }
         let mut sent = 0;
         for entry in &entries {
@@ -382,7 +398,8 @@ impl Mover {
         }
         target.confirm().await?;
         self.let_go(source, head.position, bytes.max(1)).await?;
-        Ok(Sent { commits: sent, is_all: is_all && sent == entries.len() as u64 })
+        let is_all = is_all && sent == entries.len() as u64;
+        Ok(Sent { commits: sent, position: head.position, is_all })
     }
 
     /// Has the authority keep nothing any longer that the other side has taken. That is a commit of its own, so

@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 
 use super::mirror::Mirror;
+use super::pace::Pace;
 use super::status::MigrationInfo;
 use super::step::{Event, Pair, Seen, Service, Step, Which, step};
 use super::witness::Witness;
@@ -99,6 +100,8 @@ pub struct Seat {
     beside: Mutex<Option<Occupant>>,
     /// Every commit goes to both.
     mirror: ArcSwapOption<Mirror>,
+    /// How far apart commits begin while the other side falls behind.
+    pace: Arc<Pace>,
     options: SeatOptions,
     /// Who is told of the connections of whichever sits.
     observer: OnceLock<Arc<dyn ConnectionObserver>>,
@@ -125,6 +128,7 @@ impl Seat {
             sitting: ArcSwap::from_pointee(occupant),
             beside: Mutex::default(),
             mirror: ArcSwapOption::empty(),
+            pace: Arc::default(),
             options,
             observer: OnceLock::new(),
             renewal: OnceLock::new(),
@@ -190,6 +194,10 @@ impl Seat {
 
     pub(crate) fn renewal(&self) -> Option<Arc<dyn Renewal>> {
         self.renewal.get().cloned()
+    }
+
+    pub(super) fn pace(&self) -> Arc<Pace> {
+        self.pace.clone()
     }
 
     pub(crate) fn mirror(&self) -> Option<Arc<Mirror>> {
@@ -319,6 +327,9 @@ impl Backend for Seat {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
+        if commit.id().is_some() {
+            self.pace.turn().await;
+        }
         let backend = self.backend();
         match self.mirror() {
             Some(mirror) => mirror.commit(backend.as_ref(), commit).await,

@@ -105,12 +105,16 @@ impl Side {
         after: Position,
         limits: (usize, u64),
     ) -> Result<Vec<LogEntry>> {
-        let backend = self.backend()?;
-        let last = match self.store()? {
-            Some(store) => store.view().position(),
-            None => backend.head().await?.position,
-        };
-        feed::read_bytes(backend.as_ref(), after, last, limits).await
+        let last = self.position().await?;
+        feed::read_bytes(self.backend()?.as_ref(), after, last, limits).await
+    }
+
+    /// That of the last acknowledged commit.
+    pub(super) async fn position(&self) -> Result<Position> {
+        match self.store()? {
+            Some(store) => Ok(store.view().position()),
+            None => Ok(self.head().await?.position),
+        }
     }
 
     /// Says that the other side has taken everything up to a position.

@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Part, Role};
 use super::seat::Occupant;
-use super::step::Pair;
-use crate::backend::Head;
+use super::step::{Pair, Seen};
 use crate::domain::Timestamp;
 use crate::position::{Epoch, Position};
 
@@ -25,8 +24,8 @@ pub enum Stage {
     TargetOnly,
     /// A step was interrupted, and is ended as soon as both sides answer.
     Between,
-    /// One side is served, and the other one has not answered since this process opened both: how far its copy is, only
-    /// its own record says.
+    /// One side is served, and the other one has not answered since this process opened both. Only its own record tells
+    /// how complete its copy is.
     Unknown,
 }
 
@@ -42,6 +41,7 @@ impl Stage {
             (Role::ActiveAlone, Some(Role::Retired)) => Self::TargetOnly,
             // It went on without the other one, which is there again and becomes a copy.
             (Role::ActiveAlone, Some(_)) if active.membership.is_some() => Self::Filling,
+            (Role::ActiveAlone, None) if active.membership.is_some() => Self::Unknown,
             (Role::ActiveAlone, _) if is_source => Self::SourceOnly,
             (Role::ActiveAlone, _) => Self::TargetOnly,
             (_, Some(Role::Filling | Role::None)) => Self::Filling,
@@ -90,7 +90,9 @@ pub struct SideStatus {
     pub backend: String,
     /// Where it is.
     pub location: Option<String>,
-    /// What it says of itself; [`UNKNOWN`](Self::UNKNOWN) if it does not answer.
+    /// Whether it answers. What follows is what it was when it last did, if not.
+    pub answers: bool,
+    /// What it says of itself; [`UNKNOWN`](Self::UNKNOWN) if it has not answered so far.
     pub role: String,
     /// In which epoch.
     pub epoch: Epoch,
@@ -103,27 +105,29 @@ impl SideStatus {
     pub const UNKNOWN: &str = "unknown";
 
     /// What it says.
-    pub(super) fn of(side: &Occupant, head: &Head) -> Self {
-        let (info, record) = (side.backend.info(), head.record());
+    pub(super) fn of(side: &Occupant, seen: &Seen, answers: bool) -> Self {
+        let info = side.backend.info();
         Self {
-            side: head.side.to_string(),
+            side: seen.side.to_string(),
             backend: info.name.to_owned(),
             location: info.location,
-            role: record.role.name().to_owned(),
-            epoch: record.epoch,
-            position: head.position,
+            answers,
+            role: seen.record.role.name().to_owned(),
+            epoch: seen.record.epoch,
+            position: seen.place.position,
         }
     }
 
     /// The other side of `served` where nobody has seen it yet.
-    pub(super) fn unknown(side: &Occupant, served: &Head) -> Self {
+    pub(super) fn unknown(side: &Occupant, served: &Seen) -> Self {
         let info = side.backend.info();
         Self {
-            side: served.membership.map_or_else(String::new, |it| it.peer.to_string()),
+            side: served.record.membership.map_or_else(String::new, |it| it.peer.to_string()),
             backend: info.name.to_owned(),
             location: info.location,
+            answers: false,
             role: Self::UNKNOWN.to_owned(),
-            epoch: served.epoch,
+            epoch: served.record.epoch,
             position: Position::ZERO,
         }
     }
@@ -167,7 +171,7 @@ pub struct Status {
     /// Which of the two is served.
     pub served: String,
     /// At most how many commits the other one lacks: while it does not answer, it is taken for what it was when it last
-    /// did. `None` if it never has since this process opened it.
+    /// did. `None` if it has not answered so far, or if the one that is served does not.
     pub lag: Option<u64>,
     /// Whether an answer means that both have it.
     pub in_step: bool,

@@ -51,6 +51,21 @@ fn told(source: Seen, target: Seen, event: Event) -> String {
     }
 }
 
+/// What one record says of the stage, while nobody has seen the other one.
+#[test]
+fn a_side_alone_does_not_know_how_complete_the_copy_is() {
+    use Role::{ActiveAlone, ActiveAsync, ActiveSync};
+    for part in [Part::Source, Part::Target] {
+        for role in [ActiveAlone, ActiveAsync, ActiveSync] {
+            let first = Some(seen(part, (role, 1), 1));
+            assert_eq!(Stage::of(&Pair { first, second: None }), Stage::Unknown, "{part:?} {role}");
+        }
+    }
+    let mut left = seen(Part::Target, (ActiveAlone, 1), 1);
+    left.record = left.record.released();
+    assert_eq!(Stage::of(&Pair { first: Some(left), second: None }), Stage::SourceOnly);
+}
+
 /// One row for each pair of records that a crash, or the loss of a side, can leave.
 #[test]
 fn whoever_opens_both_sides_knows_what_comes_next() {

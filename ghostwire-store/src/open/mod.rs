@@ -41,7 +41,7 @@ use crate::migration::Migrations;
 pub(crate) use anew::Anew;
 use key::Key;
 pub use moving::Survivor;
-pub(crate) use moving::is_empty_schema;
+pub(crate) use moving::{is_empty_schema, is_left_alone};
 
 /// The identity of a store that is never made.
 #[cfg(any(feature = "zqlite", feature = "libsql"))]
@@ -419,7 +419,7 @@ impl<'c> Opener<'c> {
             ..StoreOptions::default()
         };
         let store = store::open(seat.clone(), options).await?;
-        let migrations = Migrations::of(base, &store, self.config, (seat.clone(), hash_key));
+        let migrations = Migrations::of(base, &store, (seat.clone(), hash_key));
         if seat.beside().is_some()
             && let Err(error) = migrations.attach(store.as_ref()).await
         {

@@ -515,7 +515,7 @@ pub(crate) fn is_empty_schema(error: &Error) -> bool {
 
 /// Whether this one is the network since the other side was left for good: a store that was only made, or is another
 /// network's, says nothing of that.
-fn is_left_alone(head: &Head) -> bool {
+pub(crate) fn is_left_alone(head: &Head) -> bool {
     head.membership.is_none() && head.role == Some(Role::ActiveAlone)
 }
 

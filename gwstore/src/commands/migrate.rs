@@ -82,24 +82,23 @@ async fn go_on(config: &Config, args: &MigrateGoOn, shell: &mut Shell<'_>) -> Ou
     let survivor = survivor.map_err(|error| advised(config, error))?;
     let (head, store) = (*survivor.head(), survivor.store().to_owned());
     let record = head.record();
+    let may_lack = match survivor.may_lack() {
+        true => "It followed later: what was answered after that may be lost.",
+        false => {
+            "It has what was answered while both were in step; if the other one went on alone since \
+             (migration_fallback in its log), it lacks what was answered then."
+        }
+    };
+    shell.note(format_args!(
+        "{store} is {record}, at position {} and serial {}, last written at {}. {may_lack}",
+        head.position, head.serial, head.time
+    ));
+    if let Some(server) = survivor.lost_server() {
+        shell.note(format_args!(
+            "Other processes may still reach {server}, and what they write there will be lost: stop all of them first."
+        ));
+    }
     if !args.yes {
-        let may_lack = match survivor.may_lack() {
-            true => "It followed later: what was answered after that may be lost.",
-            false => {
-                "It has what was answered while both were in step; if the other one went on alone since \
-                 (migration_fallback in its log), it lacks what was answered then."
-            }
-        };
-        let still_written = survivor.lost_server().map_or_else(String::new, |server| {
-            format!(
-                " Other processes that use {server} may still reach it, and go on writing there what this one will \
-                 never have: stop all of them first."
-            )
-        });
-        shell.tell(format_args!(
-            "{store} is {record}, at position {} and serial {}, last written at {}. {may_lack}{still_written}",
-            head.position, head.serial, head.time
-        ))?;
         let question = "Have it be the network? Whatever the other side has is superseded then.";
         if let Err(refused) = confirm::ask(question, Advice::Confirm, shell) {
             survivor.leave().await?;
@@ -198,7 +197,10 @@ async fn take(
                 Stage::Filling => shell.say(
                     "The target is being filled; `gwstore migrate status --wait` waits for it.",
                 ),
-                _ => shell.say("The target follows; `gwstore migrate advance` serves from it."),
+                Stage::Mirror => {
+                    shell.say("The target follows; `gwstore migrate advance` serves from it.")
+                }
+                _ => shell.say("The target does not answer; `gwstore migrate status` tells why."),
             }
         }
         MigrateCommand::Advance => {
@@ -352,9 +354,9 @@ async fn wait(hand: &Hand, first: Status, shell: &mut Shell<'_>) -> Outcome<Stat
         }
         tokio::time::sleep(EVERY).await;
         let Some(next) = hand.status().await? else {
-            return Err(
-                Error::new(ErrorKind::Conflict, "the migration was aborted meanwhile").into()
-            );
+            return Err(Error::new(ErrorKind::Conflict, "the migration ended meanwhile")
+                .with("help", "`gwstore migrate status` tells how")
+                .into());
         };
         status = next;
     }
@@ -396,14 +398,15 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
         return shell.object(status);
     }
     let side = |side: &SideStatus| {
-        format!(
-            "{} {}, {} in epoch {}, position {}",
-            side.backend,
-            side.location.as_deref().unwrap_or_default(),
-            side.role,
-            side.epoch,
-            side.position
-        )
+        let place = format!("{} {}", side.backend, side.location.as_deref().unwrap_or_default());
+        let SideStatus { role, epoch, position, .. } = side;
+        match side.answers {
+            _ if role == SideStatus::UNKNOWN => format!("{place}, has not answered so far"),
+            true => format!("{place}, {role} in epoch {epoch}, position {position}"),
+            false => format!(
+                "{place}, does not answer; was {role} in epoch {epoch}, position {position}"
+            ),
+        }
     };
     let mut pairs = vec![
         ("stage", status.stage.name().to_owned()),
@@ -415,7 +418,7 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
             match status.in_step {
                 true => "none: an answer means that both have it".to_owned(),
                 false => status.lag.map_or_else(
-                    || "unknown: the other store does not answer".to_owned(),
+                    || "unknown: not both stores answer".to_owned(),
                     |lag| format!("{lag} commits"),
                 ),
             },

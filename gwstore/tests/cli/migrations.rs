@@ -230,6 +230,23 @@ fn a_sealed_target_that_is_lost_is_gone_on_without_and_copied_anew() {
     place.run("verify").ok();
 }
 
+/// The process that gave up had opened the store where it was going.
+#[test]
+fn a_network_that_went_back_and_gave_up_has_not_moved() {
+    let place = place();
+    add(&place, "anna");
+    place.run("migrate start").ok();
+    place.run("migrate advance").ok();
+    let server = Server::ready(&place, "libsql", "");
+    stands(&place, "target-reads", "target");
+    place.run("migrate back").ok();
+    place.run("migrate abort --yes").ok();
+    place.run("migrate status").ok().says(&["No migration", "migrate start"]);
+    place.run("migrate plan").refused(&["not empty"]);
+    has(&place, &["anna"]);
+    server.end();
+}
+
 #[test]
 fn without_a_target_nothing_moves() {
     let place = Place::new();
