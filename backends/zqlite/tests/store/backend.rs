@@ -1,12 +1,10 @@
 //! That the backend keeps its promises.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use ghostwire_store_core::backend::{Backend, Commit, KeyRange, Scan};
 use ghostwire_store_core::block::{BlockHash, Serial};
 use ghostwire_store_core::domain::StoreId;

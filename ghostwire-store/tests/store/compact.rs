@@ -1,14 +1,12 @@
 //! A store's file is made smaller, and is the same store.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-mod world;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::world::Site;
 use ghostwire_store::domain::*;
 use ghostwire_store::{ErrorKind, Opener, Store};
-use world::Site;
 
 fn sites() -> impl Iterator<Item = Site> {
     Site::all().into_iter().filter(|site| site.config.backend.path().is_some())

@@ -1,12 +1,10 @@
 //! A file of the first schema is carried through every later one.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-mod world;
-
+use crate::world::{self, Site, registration};
 use ghostwire_store::domain::*;
 use ghostwire_store::{ErrorKind, Opener};
 use ghostwire_store_core::schema::{MIGRATIONS, Schema};
-use world::{Site, registration};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_1_file_goes_through_every_later_version() {

@@ -170,15 +170,15 @@ async fn a_network_moves_under_load_goes_back_and_moves_for_good() {
     }
     drop(commits);
     migrations.finish(BY).await.unwrap();
-    refused(migrations.back(BY).await, ErrorKind::NotFound, "no migration");
-    refused(migrations.status().await, ErrorKind::NotFound, "no migration");
+    refused(migrations.back(BY).await, ErrorKind::NotFound, "has moved");
+    refused(migrations.status().await, ErrorKind::NotFound, "has moved");
     add(store.as_ref(), "alone").await;
     let digests = store.digests().await.unwrap();
     store.close().await.unwrap();
     // The same configuration: the records say which one is served.
     let (store, migrations) = open(&config).await;
     assert_eq!(store.info().backend.name, "zqlite");
-    refused(migrations.status().await, ErrorKind::NotFound, "no migration");
+    refused(migrations.status().await, ErrorKind::NotFound, "has moved");
     assert_eq!(store.digests().await.unwrap(), digests);
     for name in written.iter().map(String::as_str).chain(["on-zqlite", "on-libsql", "alone"]) {
         assert!(has(store.as_ref(), name), "{name}");

@@ -2,12 +2,10 @@
 //! pin, keyring.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use ghostwire_store_core::backend::{Backend, Commit, HeadChange};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::domain::StoreId;

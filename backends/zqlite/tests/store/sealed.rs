@@ -1,12 +1,10 @@
 //! That a sealed store shows nothing, and that nobody alters it or opens it by mistake.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::*;
+use crate::common::*;
 use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
 use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::block::{BlockBuilder, Serial};
@@ -254,7 +252,7 @@ async fn nothing_that_was_planted_is_in_a_sealed_stores_files() {
     assert_eq!(plant(sealed(&path), directory.path(), &secrets).await, 0);
     // The same search finds all of it where nothing is sealed.
     for secret in planted {
-        let (directory, path) = common::directory();
+        let (directory, path) = crate::common::directory();
         let places = plant(options(&path), directory.path(), &[secret]).await;
         assert!(places > 0, "{}", String::from_utf8_lossy(secret));
     }

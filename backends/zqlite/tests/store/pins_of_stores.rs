@@ -1,13 +1,11 @@
 //! What callers of a store with a pin see: nothing is answered before the pin has it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
-use common::pinned::*;
+use crate::common::pinned::*;
 use futures_util::StreamExt as _;
 use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::domain::{Actor, AuditQuery, Limit, NewUser, PageRequest, SystemClock};

@@ -1,12 +1,10 @@
 //! That a damaged file is noticed: whatever byte is changed, nothing is silently different.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::{Error, ErrorKind};

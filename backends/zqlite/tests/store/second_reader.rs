@@ -2,21 +2,17 @@
 //! with its inventory, signature and pin.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-#[path = "../../../crypto/tests/python/mod.rs"]
-mod python;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
+use crate::python::reader;
 use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::schema::Table;
 use ghostwire_store_crypto::SystemRandom;
 use ghostwire_store_crypto::keyring::{Expected, Identity, Keyring, Rotation, Unlock};
 use ghostwire_store_zqlite::{PinChoice, PinOptions, ZqliteBackend, ZqliteOptions};
-use python::reader;
 
 #[tokio::test]
 async fn a_second_reader_reads_a_whole_store() {

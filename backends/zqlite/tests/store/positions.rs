@@ -1,12 +1,10 @@
 //! Positions, epochs, and the head that has them.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::fs;
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use ghostwire_store_core::backend::{
     Backend, Commit, Head, HeadChange, KeyChange, KeyRange, RecordChange, Scan,
 };

@@ -59,6 +59,8 @@ struct Wrongs {
     reopens: AtomicBool,
     /// Its disk is full.
     is_full: AtomicBool,
+    /// It takes a while for each commit.
+    is_slow: AtomicBool,
     /// The next commits that change content are stored, and answered as if nobody knew.
     loses_answers: AtomicBool,
     /// Where commits that change content wait for those of the other side, and block their thread.
@@ -132,6 +134,9 @@ impl Layer for Failing {
         let is_content = commit.id().is_some();
         if is_content && self.wrongs.is_full.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Exhausted, "as it was told"));
+        }
+        if self.wrongs.is_slow.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let meets = self.wrongs.meets.lock().unwrap().clone();
         if let Some(meets) = meets.filter(|_| is_content) {
@@ -404,10 +409,58 @@ async fn a_target_that_failed_once_is_opened_anew() {
     until(&migration, |status| status.last_error.is_none()).await;
 }
 
+/// Writers that wait for nobody make more commits than it takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_is_slower_than_the_source_catches_up_while_others_write() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(patient()).await;
+    mirrored(&migration).await;
+    moved.target.fail(|it| &it.is_slow, true);
+    let (store, ended) = (moved.store.clone(), Arc::new(AtomicBool::new(false)));
+    let ends = ended.clone();
+    let writing = tokio::spawn(async move {
+        let mut written = 0_u32;
+        while !ends.load(Ordering::SeqCst) {
+            let name = format!("writer-{written}");
+            store.users().create(NewUser::local(name.parse().unwrap())).await.unwrap();
+            written += 1;
+        }
+        written
+    });
+    for _ in 0..3 {
+        let before = moved.source.inner.head().await.unwrap().position;
+        while moved.source.inner.head().await.unwrap().position.get() < before.get() + 200 {
+            tokio::task::yield_now().await;
+        }
+        while migration.status().await.unwrap().lag.unwrap() >= 64 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    ended.store(true, Ordering::SeqCst);
+    assert!(writing.await.unwrap() > 600);
+    moved.store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_status_tells_of_a_side_that_does_not_answer_what_it_was() {
     let moved = Moved::new().await;
     let migration = moved.begin(patient()).await;
+    // Nobody has asked so far; whoever follows has been seen.
+    while moved.target.role().await != Role::PassiveAsync {
+        tokio::task::yield_now().await;
+    }
+    moved.add("second").await;
+    let written = moved.source.inner.head().await.unwrap().position;
+    while moved.target.inner.head().await.unwrap().position != written {
+        tokio::task::yield_now().await;
+    }
+    moved.source.fail(|it| &it.heads, true);
+    moved.target.fail(|it| &it.heads, true);
+    let status = migration.status().await.unwrap();
+    assert_eq!((status.stage, status.lag), (Stage::Mirror, None));
+    assert!(!status.source.answers && !status.target.answers);
+    moved.source.fail(|it| &it.heads, false);
+    moved.target.fail(|it| &it.heads, false);
     mirrored(&migration).await;
     let status = migration.advance("somebody").await.unwrap();
     assert_eq!((status.stage, &*status.served), (Stage::TargetReads, "target"));
@@ -415,7 +468,8 @@ async fn a_status_tells_of_a_side_that_does_not_answer_what_it_was() {
         down.fail(|it| &it.heads, true);
         let status = migration.status().await.unwrap();
         assert_eq!((status.stage, &*status.served), (Stage::TargetReads, "target"));
-        assert!(status.lag.is_some());
+        assert_eq!(status.lag.is_some(), status.target.answers);
+        assert_ne!(status.source.answers, status.target.answers);
         let error = status.last_error.unwrap();
         assert!(error.contains("as it was told"), "{error}");
         down.fail(|it| &it.heads, false);

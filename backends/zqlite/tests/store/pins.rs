@@ -1,12 +1,10 @@
 //! Pins: whatever older state of a store is put back, it is refused, and nothing else is.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::fs;
 
-use common::pinned::*;
-use common::*;
+use crate::common::pinned::*;
+use crate::common::*;
 use ghostwire_store_core::backend::{Backend, Commit};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::error::{ErrorKind, Result};

@@ -2,13 +2,11 @@
 //! is there, which the inventory cannot tell from it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-mod common;
-
 use std::path::Path;
 
+use crate::common::*;
 use chacha20::XChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
-use common::*;
 use ghostwire_store_core::backend::{Backend, Budget};
 use ghostwire_store_core::domain::StoreId;
 use ghostwire_store_core::error::{Error, ErrorKind};

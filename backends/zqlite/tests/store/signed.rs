@@ -1,13 +1,11 @@
 //! What a store attests of its state, to somebody who has no key of it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ghostwire_store_core::attest::{AttestationOptions, AttestationSink};
 use ghostwire_store_core::backend::Attestation;
 use ghostwire_store_core::domain::{NewUser, StoreId};

@@ -2,15 +2,13 @@
 //! the conformance suite.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-mod world;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::{Site, registration};
 use ghostwire_store::config::SeriesOptions;
 use ghostwire_store::domain::*;
 use ghostwire_store::{ErrorKind, Opener, apply_retention};
-use world::{Site, registration};
 
 /// Runs `life` on every backend, in both ways of materialising.
 async fn on_every_backend<F, L>(life: L)

@@ -1,11 +1,9 @@
 //! That everything is sealed anew under a newer version of the data key, in slices, while the store is used.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ghostwire_store_core::backend::{Backend, Budget, Commit, Resealed};
 use ghostwire_store_core::block::Serial;
 use ghostwire_store_core::domain::StoreId;
