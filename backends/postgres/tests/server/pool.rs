@@ -213,10 +213,9 @@ async fn whoever_came_first_is_served_first() {
     while_locked(server, name, waiting).await;
     let order = order.lock().unwrap();
     assert_eq!(order.len() as u64, COUNT);
-    // Answers may overtake one another on their way to here, and no more than that.
-    for (place, number) in (0..).zip(order.iter()) {
-        assert!(number.abs_diff(place) <= COUNT / 4, "{order:?}");
-    }
+    // Answers may overtake one another on their way to here; in any order they would be a third of all apart.
+    let apart: u64 = (0..).zip(order.iter()).map(|(place, number)| number.abs_diff(place)).sum();
+    assert!(apart <= COUNT * COUNT / 8, "{order:?}");
 }
 
 /// Connections are made anew when their time is over, and not all of several processes' at once.
