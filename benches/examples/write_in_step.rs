@@ -18,6 +18,7 @@ use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, NamedStore, 
 use ghostwire_store::domain::NewUser;
 use ghostwire_store::migration::Migrations;
 use ghostwire_store::{Opener, Result, Store};
+use ghostwire_store_bench_workload::Latencies;
 
 fn libsql(path: PathBuf) -> BackendChoice {
     BackendChoice::Libsql(LibsqlOptions { path, ..LibsqlOptions::default() })
@@ -49,7 +50,7 @@ async fn in_step(directory: &Path) -> Result<(Arc<dyn Store>, Migrations)> {
     };
     let store = Opener::new(&config).open().await?;
     // There is nothing to be moved otherwise.
-    write(store.as_ref(), "first", 1).await?;
+    write(store.as_ref(), "first", 1, &mut Latencies::default()).await?;
     store.close().await?;
     config.migration.target = Some("next".to_owned());
     config.migration.synchronous = true;
@@ -61,27 +62,21 @@ async fn in_step(directory: &Path) -> Result<(Arc<dyn Store>, Migrations)> {
     Ok((store, migrations))
 }
 
-/// How long each of these writes took.
-async fn write(store: &dyn Store, name: &str, writes: usize) -> Result<Vec<Duration>> {
-    let mut took = Vec::with_capacity(writes);
+/// Notes how long each of these writes took.
+async fn write(store: &dyn Store, name: &str, writes: u32, took: &mut Latencies) -> Result<()> {
     for number in 0..writes {
         let user = NewUser::local(format!("{name}-{number}").parse()?);
         let began = Instant::now();
         store.users().create(user).await?;
-        took.push(began.elapsed());
+        took.record(began.elapsed());
     }
-    Ok(took)
-}
-
-fn at(sorted: &[Duration], share: f64) -> Duration {
-    let last = sorted.len().saturating_sub(1);
-    sorted.get((last as f64 * share) as usize).copied().unwrap_or_default()
+    Ok(())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut number = |default: usize| arguments.next().map_or(Ok(default), |text| text.parse());
+    let mut number = |default: u32| arguments.next().map_or(Ok(default), |text| text.parse());
     let (writes, rounds) = (number(200)?, number(10)?);
     let directory = match arguments.next() {
         Some(directory) => tempfile::tempdir_in(directory)?,
@@ -100,10 +95,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ),
         ("both in step", both),
     ];
-    let mut took = [const { Vec::new() }; 3];
+    let mut took = [(); 3].map(|()| Latencies::default());
     for round in 0..rounds {
         for ((_, store), took) in stores.iter().zip(&mut took) {
-            took.extend(write(store.as_ref(), &format!("round-{round}"), writes).await?);
+            write(store.as_ref(), &format!("round-{round}"), writes, took).await?;
         }
     }
     if !migrations.status().await?.in_step {
@@ -111,9 +106,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{} writes each, one caller", writes * rounds);
     println!("{:<14}{:>10}{:>10}{:>10}", "", "median", "p99", "most");
-    for ((name, _), took) in stores.iter().zip(&mut took) {
-        took.sort_unstable();
-        let millis = |share| at(took, share).as_secs_f64() * 1e3;
+    for ((name, _), took) in stores.iter().zip(&took) {
+        let millis = |share| took.quantile(share).unwrap_or_default() / 1e3;
         println!(
             "{name:<14}{:>7.2} ms{:>7.2} ms{:>7.2} ms",
             millis(0.5),

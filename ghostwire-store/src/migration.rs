@@ -17,12 +17,11 @@
 //! # }
 //! ```
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ghostwire_store_core::Store;
-use ghostwire_store_core::backend::{Backend, BackendInfo};
+use ghostwire_store_core::backend::Backend;
 use ghostwire_store_core::domain::MigrationId;
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
@@ -31,7 +30,7 @@ use ghostwire_store_core::store::WeakStore;
 use serde::{Deserialize, Serialize};
 
 use crate::Opener;
-use crate::config::{BackendChoice, Config, MigrationStage};
+use crate::config::{Config, MigrationStage};
 use crate::open::{Anew, is_empty_schema, is_left_alone};
 
 #[doc(inline)]
@@ -89,20 +88,6 @@ pub struct Place {
     pub location: Option<String>,
     /// Whether what it stores is sealed.
     pub sealed: bool,
-}
-
-/// Whether this database is the one that is configured so.
-fn is_at(info: &BackendInfo, configured: &BackendChoice) -> bool {
-    let location = info.location.as_deref();
-    let is_same = match (configured.path(), location) {
-        (Some(path), Some(location)) => {
-            let [here, there] = [path, Path::new(location)].map(std::fs::canonicalize);
-            here.ok().is_some_and(|here| there.is_ok_and(|there| here == there))
-        }
-        (None, Some(location)) => configured.server().is_some_and(|server| server == location),
-        (_, None) => false,
-    };
-    is_same && info.name == configured.kind().name()
 }
 
 pub(crate) fn move_options(config: &Config) -> MoveOptions {
@@ -220,7 +205,8 @@ impl Migrations {
     /// Where the source was left for good, and the configuration still has the network move.
     async fn refuse_after_move(&self, kind: ErrorKind) -> Result<()> {
         let Ok(target) = self.target() else { return Ok(()) };
-        let is_there = is_at(&self.0.seat.info(), &target.backend);
+        let served = self.0.seat.info();
+        let is_there = target.backend.is_at(served.name, served.location.as_deref());
         if !is_there || !is_left_alone(&self.0.seat.head().await?) {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! A store that another process has open, by its admin socket.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ghostwire_store::admin::Client;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::failure::{Ending, Failure, Outcome, with_help};
 use crate::output::{Shell, printable, shown};
-use crate::permissions::{identity, owner, this_user};
+use crate::permissions::{owner, this_user};
 
 /// Who is at the configured store's admin socket.
 pub(crate) enum Found {
@@ -90,32 +90,12 @@ async fn another_store(client: &Client, config: &Config) -> Result<Option<String
         return Ok(None);
     }
     let info = client.info().await?;
-    let there = info.location.as_deref();
-    let is = |backend: &BackendChoice| {
-        info.name == backend.kind().name()
-            && match (backend.path(), there) {
-                (Some(here), Some(there)) => is_same_file(here, Path::new(there)),
-                (None, there) => backend.server().as_deref() == there,
-                (Some(_), None) => false,
-            }
-    };
+    let is = |backend: &BackendChoice| backend.is_at(info.name, info.location.as_deref());
     // A network that moves is on either of two stores.
     let target = config.migration.target.as_ref().and_then(|name| config.other_stores.get(name));
     let is_same = is(&config.backend) || target.is_some_and(|target| is(&target.backend));
     let location = info.location.as_deref().unwrap_or("without a file");
     Ok((!is_same).then(|| printable(&format!("{} {location}", info.name))))
-}
-
-/// Where both can be looked at, one file may have several names; else the names have to be the same.
-fn is_same_file(here: &Path, there: &Path) -> bool {
-    let identities = (fs::metadata(here).ok(), fs::metadata(there).ok());
-    if let (Some(here), Some(there)) = identities
-        && let (Some(here), Some(there)) = (identity(&here), identity(&there))
-    {
-        return here == there;
-    }
-    let absolute = |path: &Path| std::path::absolute(path).ok();
-    absolute(here).is_some_and(|here| Some(here) == absolute(there))
 }
 
 /// Why a store that is served is not read or written, as whoever serves it says it: once a backend does not know what

@@ -30,18 +30,6 @@ pub(crate) fn owner(_: &Metadata) -> Option<u32> {
     None
 }
 
-/// What tells a file from others, whatever its names: its device and its number there.
-#[cfg(unix)]
-pub(crate) fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-#[cfg(not(unix))]
-pub(crate) fn identity(_: &Metadata) -> Option<(u64, u64)> {
-    None
-}
-
 /// The user that this process acts for.
 #[cfg(unix)]
 pub(crate) fn this_user() -> Option<u32> {

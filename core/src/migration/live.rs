@@ -235,13 +235,11 @@ impl Migration {
             return Err(Error::new(ErrorKind::NotFound, "no migration of this store is under way"));
         };
         // In this order, or it would seem to lack less than it does.
-        let (other, gone) = self.look_at(&beside.backend).await;
-        let (served, down) = self.look_at(&sitting.backend).await;
-        let Some(served) = served else {
-            let silent =
-                || Error::new(ErrorKind::Unavailable, "the database that is served is silent");
-            return Err(down.unwrap_or_else(silent));
+        let (other, gone) = match self.look_at(&beside.backend).await {
+            Ok((other, gone)) => (Some(other), gone),
+            Err(error) => (None, Some(error)),
         };
+        let (served, down) = self.look_at(&sitting.backend).await?;
         let stage = Stage::of(&Pair { first: Some(served), second: other });
         let lag = other.filter(|_| down.is_none()).map(|other| {
             let [served, other] = [served, other].map(|seen| seen.place.position.get());
@@ -282,17 +280,21 @@ impl Migration {
         })
     }
 
-    /// What a database is or, while it does not answer, what it was when it last did, and why it does not.
-    async fn look_at(&self, backend: &Arc<dyn Backend>) -> (Option<Seen>, Option<Error>) {
+    /// What a database is or, while it does not answer, what it was when it last did, and why it does not. Fails if it
+    /// never did.
+    async fn look_at(&self, backend: &Arc<dyn Backend>) -> Result<(Seen, Option<Error>)> {
         let head = backend.head().await;
         let mut told = self.shared.lock();
         match head {
             Ok(head) => {
                 let seen = Seen::of(&head);
                 told.note(backend, seen);
-                (Some(seen), None)
+                Ok((seen, None))
             }
-            Err(error) => (told.known(backend), Some(error)),
+            Err(error) => match told.known(backend) {
+                Some(seen) => Ok((seen, Some(error))),
+                None => Err(error),
+            },
         }
     }
 

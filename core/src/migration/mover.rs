@@ -454,7 +454,11 @@ impl Mover {
     /// # Errors
     /// Those of [`look`](Mover::look).
     pub async fn lag(&self) -> Result<u64> {
-        self.look().await.map(|pair| pair.lag().unwrap_or_default())
+        let pair = self.look().await?;
+        let positions = |(first, second): (Seen, Seen)| {
+            first.place.position.get().abs_diff(second.place.position.get())
+        };
+        Ok(pair.first.zip(pair.second).map_or(0, positions))
     }
 
     /// Has a witness grant the side that is left its next epoch.

@@ -42,8 +42,7 @@ impl Stage {
             // It went on without the other one, which is there again and becomes a copy.
             (Role::ActiveAlone, Some(_)) if active.membership.is_some() => Self::Filling,
             (Role::ActiveAlone, None) if active.membership.is_some() => Self::Unknown,
-            (Role::ActiveAlone, _) if is_source => Self::SourceOnly,
-            (Role::ActiveAlone, _) => Self::TargetOnly,
+            (Role::ActiveAlone, _) => Self::SourceOnly,
             (_, Some(Role::Filling | Role::None)) => Self::Filling,
             (_, Some(Role::PassiveAsync | Role::PassiveSync)) if is_source => Self::Mirror,
             (_, Some(Role::PassiveAsync | Role::PassiveSync)) => Self::TargetReads,

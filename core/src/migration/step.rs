@@ -94,13 +94,6 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// How many commits one of them lacks; `None` while either does not answer.
-    #[must_use]
-    pub fn lag(&self) -> Option<u64> {
-        let (first, second) = (self.first?, self.second?);
-        Some(first.place.position.get().abs_diff(second.place.position.get()))
-    }
-
     /// One of the two.
     #[must_use]
     pub fn get(&self, which: Which) -> Option<Seen> {

@@ -25,6 +25,7 @@ mod layer;
 mod lookup;
 mod names;
 mod origin;
+mod place;
 mod postgres;
 mod source;
 mod stores;

@@ -49,6 +49,24 @@ fn what_is_not_this_interface_is_refused() {
     assert!(matches!(load(&at.join("header.so")), LoadError::NotLoaded(_)));
 }
 
+/// Nothing else tells that what is read was freed.
+#[test]
+#[ignore = "the address sanitizer has to end it; .ci/long native"]
+fn freed_memory_is_for_the_sanitizer() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = loaded(&install(directory.path(), Some(Switch::FreedMemory)).unwrap()).unwrap();
+    let connection = library.open(&directory.path().join("one.db")).unwrap();
+    connection.execute("CREATE TABLE t (value)").unwrap();
+    connection
+        .prepare("INSERT INTO t VALUES (?)")
+        .unwrap()
+        .execute(&[Value::Blob(&[7; 200])])
+        .unwrap();
+    let mut query = connection.prepare("SELECT value FROM t").unwrap();
+    let mut row = query.step().unwrap().unwrap();
+    assert_ne!(row.get(0).unwrap(), ValueRef::Blob(&[7; 200]));
+}
+
 #[test]
 fn values_of_every_type_come_back() {
     let directory = tempfile::tempdir().unwrap();

@@ -4,8 +4,10 @@
 mod in_step;
 mod shared;
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +29,7 @@ const MIGRATION: MigrationId = MigrationId::from_bytes([3; 16]);
 /// What a database may hang in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
+    Listen,
     Probe,
     Adopt,
     Activate,
@@ -121,6 +124,15 @@ fn check(fails: &AtomicBool) -> Result<()> {
 impl Layer for Failing {
     fn inner(&self) -> &dyn Backend {
         &self.inner
+    }
+
+    /// Where it may hang in this, it is told nothing in the end.
+    async fn await_change(&self, at_most: Duration) -> Result<()> {
+        if *self.wrongs.hangs.lock().unwrap() != Some(Call::Listen) {
+            return self.inner.await_change(at_most).await;
+        }
+        self.may_hang(Call::Listen).await;
+        Err(Error::new(ErrorKind::Unavailable, "as it was told"))
     }
 
     async fn head(&self) -> Result<Head> {
@@ -407,6 +419,29 @@ async fn a_target_that_failed_once_is_opened_anew() {
     moved.add("second").await;
     mirrored(&migration).await;
     until(&migration, |status| status.last_error.is_none()).await;
+}
+
+/// Whoever listens to a database that is left, and closed, is not told of an error: another one is served.
+#[tokio::test]
+async fn listening_to_a_database_that_is_left_ends_without_an_error() {
+    const LONG: Duration = Duration::from_secs(3600);
+    let source = Failing::new(1);
+    let seat = Seat::new(Occupant::new(Arc::new(source.clone())));
+    let moved = Moved::on(seat.clone(), source).await;
+    for (served, is_left) in [(&moved.source, true), (&moved.target, false)] {
+        served.hang(Call::Listen);
+        let mut listening = seat.await_change(LONG);
+        let is_done = poll_fn(|context| Poll::Ready(listening.as_mut().poll(context).is_ready()));
+        assert!(!is_done.await);
+        if is_left {
+            let migration = moved.begin(patient()).await;
+            mirrored(&migration).await;
+            migration.advance("somebody").await.unwrap();
+        }
+        served.go_on();
+        assert_eq!(listening.await.is_ok(), is_left);
+    }
+    moved.store.close().await.unwrap();
 }
 
 /// Writers that wait for nobody make more commits than it takes.

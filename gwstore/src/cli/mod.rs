@@ -1,14 +1,24 @@
 //! The command line.
 
+#[cfg(feature = "zqlite")]
+mod keys;
+mod migrate;
+mod optional;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use ghostwire_store::domain::{ConsumerName, Issuer, SideId};
+use ghostwire_store::domain::{ConsumerName, Issuer};
 
 use crate::commands::health::{HealthArgs, MetricsArgs};
 use crate::commands::live::{LogCommand, WatchArgs};
 use crate::nouns::{Listed, Noun};
+
+#[cfg(feature = "zqlite")]
+pub(crate) use keys::*;
+pub(crate) use migrate::*;
+pub(crate) use optional::*;
 
 /// Sets up, inspects, checks and moves stores of a mesh VPN's control plane.
 #[derive(Debug, Parser)]
@@ -358,162 +368,6 @@ pub(crate) struct UnsealArgs {
     pub(crate) yes: bool,
 }
 
-/// Nobody may have the store open for `reseal` and `verify`; the others work beside.
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeysCommand {
-    /// Make the keyring of a store that is still to be made; `gwstore init` makes both.
-    Init,
-    /// List the keys' versions and the recipients.
-    List(UnlockArgs),
-    /// Make identities.
-    #[command(subcommand)]
-    Identity(IdentityCommand),
-    /// Seal with a new data key from now on, or hash with a new hash key.
-    Rotate(RotateArgs),
-    /// Seal everything under the newest data key, which an open store does by itself. Broken off, it goes on
-    /// where it was.
-    Reseal(UnlockArgs),
-    /// Destroy a version of the data key that nothing is sealed under any more.
-    Destroy(DestroyArgs),
-    /// Let somebody else open the keyring, such as an escrow holder.
-    AddRecipient(AddRecipientArgs),
-    /// Let somebody no longer open the keyring, and rotate as after a leak.
-    RemoveRecipient(RemoveRecipientArgs),
-    /// Print the line age1pq1… of a recipient.
-    ExportRecipient(ExportRecipientArgs),
-    /// Print the public keys that check what the store signs.
-    ExportSigner(UnlockArgs),
-    /// Unlock the keyring with another root secret from now on.
-    ChangeRoot(ChangeRootArgs),
-    /// Check that the keyring opens and is its store's.
-    Verify(UnlockArgs),
-}
-
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Subcommand)]
-pub(crate) enum IdentityCommand {
-    /// Draw an identity, write it to a file, and print its recipient. It can be a root secret.
-    New {
-        /// The file, which is not there yet, and which only its owner may read.
-        file: PathBuf,
-    },
-}
-
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Default, Args)]
-pub(crate) struct UnlockArgs {
-    /// Open the keyring with the identity in this file instead of the root secret.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) identity: Option<PathBuf>,
-}
-
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Args)]
-pub(crate) struct RotateArgs {
-    /// The key that hashes credentials.
-    #[arg(long, conflicts_with_all = ["leaked", "wait"])]
-    pub(crate) hash_key: bool,
-    /// Somebody may know the data key: the keys of inventory, pin and signatures are replaced, too.
-    #[arg(long)]
-    pub(crate) leaked: bool,
-    /// Only if this version of the data key seals, as `list` numbers it: so that it can be repeated when it is
-    /// not known how it ended.
-    #[arg(long, value_name = "VERSION", conflicts_with = "hash_key")]
-    pub(crate) from: Option<u32>,
-    /// Seal everything under the new key before this ends.
-    #[arg(long)]
-    pub(crate) wait: bool,
-    #[command(flatten)]
-    pub(crate) unlock: UnlockArgs,
-}
-
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Args)]
-pub(crate) struct DestroyArgs {
-    /// As `list` numbers it.
-    #[arg(id = "key_version", value_name = "VERSION")]
-    pub(crate) version: u32,
-    /// Do it without asking.
-    #[arg(long)]
-    pub(crate) yes: bool,
-    #[command(flatten)]
-    pub(crate) unlock: UnlockArgs,
-}
-
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Args)]
-pub(crate) struct RemoveRecipientArgs {
-    /// By which `list` names it.
-    pub(crate) fingerprint: String,
-    /// Seal everything under the new key before this ends.
-    #[arg(long)]
-    pub(crate) wait: bool,
-    #[command(flatten)]
-    pub(crate) unlock: UnlockArgs,
-}
-
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Args)]
-pub(crate) struct AddRecipientArgs {
-    /// The line age1pq1…, or a file that has it.
-    pub(crate) recipient: String,
-    /// What it is for, up to 64 bytes.
-    #[arg(long)]
-    pub(crate) label: Option<String>,
-    #[command(flatten)]
-    pub(crate) unlock: UnlockArgs,
-}
-
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Args)]
-pub(crate) struct ExportRecipientArgs {
-    /// By which `list` names it [default: that of the root secret].
-    pub(crate) fingerprint: Option<String>,
-    #[command(flatten)]
-    pub(crate) unlock: UnlockArgs,
-}
-
-/// The configuration has to name the new place afterwards.
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Args)]
-pub(crate) struct ChangeRootArgs {
-    #[command(flatten)]
-    pub(crate) root: NewRootArgs,
-    #[command(flatten)]
-    pub(crate) unlock: UnlockArgs,
-}
-
-/// Where the new root secret is.
-#[cfg(feature = "zqlite")]
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct NewRootArgs {
-    /// The file of the new identity.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-    /// The environment variable that holds the new identity.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) variable: Option<String>,
-    /// The systemd credential that holds the new identity.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) credential: Option<String>,
-    /// The file of the new passphrase.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) passphrase_file: Option<PathBuf>,
-}
-
-#[cfg(feature = "zqlite")]
-impl NewRootArgs {
-    pub(crate) fn place(&self) -> Option<ghostwire_store::keys::crypto::root::Place> {
-        use ghostwire_store::keys::crypto::root::Place;
-        let passphrase = self.passphrase_file.clone().map(Place::PassphraseFile);
-        let file = self.file.clone().map(Place::File);
-        let variable = self.variable.clone().map(Place::Variable);
-        file.or(variable).or(self.credential.clone().map(Place::Credential)).or(passphrase)
-    }
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print each effective value and where it came from.
@@ -582,172 +436,11 @@ pub(crate) struct ExportArgs {
     pub(crate) force: bool,
 }
 
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum MigrateCommand {
-    /// Say what would be done, and whether it can begin. Nothing changes.
-    Plan,
-    /// Begin to copy the store to the one that migration.target names.
-    Start(MigrateArgs),
-    /// Tell where the migration stands.
-    Status(MigrateArgs),
-    /// Serve from the target; the source follows, so that there is a way back.
-    Advance,
-    /// Serve from the source again.
-    Back,
-    /// Give the target up while the source is served.
-    Abort(MigrateConfirmed),
-    /// Leave the source for good: there is no way back.
-    Finish(MigrateFinish),
-    /// Have one store be the network without the other one, which is lost.
-    GoOn(MigrateGoOn),
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct MigrateFinish {
-    /// Then overwrite and remove the files of the source, with the backups and copies beside it. A disk may keep what
-    /// was overwritten.
-    #[arg(long)]
-    pub(crate) shred_source: bool,
-    /// Do not ask.
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct MigrateGoOn {
-    /// The side that is lost, as the error or `migrate status` names it. It must not be written any more by anybody.
-    #[arg(long, value_name = "SIDE")]
-    pub(crate) the_other_side_is_down: SideId,
-    /// Do not ask.
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct MigrateArgs {
-    /// Wait until the target is a copy.
-    #[arg(long)]
-    pub(crate) wait: bool,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct MigrateConfirmed {
-    /// Do not ask.
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct UpgradeArgs {
     /// Only say what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,
-}
-
-/// Whatever is given to a command that this build leaves out.
-#[cfg(not(all(feature = "bench", feature = "conformance")))]
-#[derive(Debug, Args)]
-pub(crate) struct NotBuiltArgs {
-    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    _arguments: Vec<OsString>,
-}
-
-#[cfg(not(feature = "conformance"))]
-pub(crate) type ConformanceArgs = NotBuiltArgs;
-#[cfg(not(feature = "bench"))]
-pub(crate) type BenchArgs = NotBuiltArgs;
-
-#[cfg(feature = "conformance")]
-#[derive(Debug, Args)]
-pub(crate) struct ConformanceArgs {
-    /// Run only what has this in its name, such as a rule of the contract.
-    pub(crate) filter: Option<String>,
-    /// Write the results as a page, too: every case on every layer and in every mode.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
-    /// Replace the page if there is one.
-    #[arg(long, requires = "html")]
-    pub(crate) force: bool,
-    /// Only say which case proves which line of the contract.
-    #[arg(long, conflicts_with_all = ["html", "sequences", "kills", "seed"])]
-    pub(crate) list: bool,
-    /// Compare this many random sequences of calls with the model.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) sequences: Option<u32>,
-    /// Kill this many processes.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) kills: Option<u32>,
-    /// Where random choices begin.
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) seed: Option<u64>,
-}
-
-/// Every subject holds the same data, does the same work and, but for `memory`, is as durable. In
-/// each round each subject runs each case once; the table has the medians of the rounds, their
-/// range, and how many times as many operations a second as the `libsql` crate called directly.
-/// docs/benchmarks.md says what each subject does, and what is not equal.
-#[cfg(feature = "bench")]
-#[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
-    /// With --json: write the results to this file, and print the table all the same.
-    #[arg(value_name = "FILE")]
-    pub(crate) results: Option<PathBuf>,
-    /// Under a minute, with small sizes: whether everything works. The figures mean little.
-    #[arg(long, conflicts_with = "full")]
-    pub(crate) quick: bool,
-    /// All sizes (a million nodes, ten million points) and numbers of callers: a quarter of an
-    /// hour, and 4 GB of memory and of disk. Without --quick and --full it takes a few minutes.
-    #[arg(long)]
-    pub(crate) full: bool,
-    /// Only this subject: zqlite, zqlite-sealed, zqlite-pinned, zqlite-pinned-elsewhere,
-    /// libsql-checkpoint, libsql-commit, memory, libsql-crate, libsql-crate-batched; with a server
-    /// postgres, sqlx-postgres-16, sqlx-postgres-1; and those of --others; may be repeated.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) subject: Vec<String>,
-    /// Only this operation, such as register or node-by-id; may be repeated.
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = operation)]
-    pub(crate) operation: Vec<ghostwire_store_bench_workload::Operation>,
-    /// So many callers at once for durable writes; may be repeated. [default: 1, 256, 2048]
-    #[arg(long, value_name = "NUMBER", value_delimiter = ',',
-        value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) callers: Vec<u32>,
-    /// How often each subject runs each case. [default: 3, with --quick 1]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub(crate) rounds: Option<u32>,
-    /// How long each run takes at least.
-    #[arg(long, value_name = "NUMBER", value_parser = seconds)]
-    pub(crate) seconds: Option<f64>,
-    /// The directory below which files are made, and so the disk that is measured [default:
-    /// $GHOSTWIRE_BENCH_DIR, else the directory for temporary files].
-    #[arg(long, value_name = "DIRECTORY")]
-    pub(crate) dir: Option<PathBuf>,
-    /// Write a page with charts, too.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
-    /// Replace these files if they are there.
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// Also measure rusqlite, sqlx, redb and fjall, with this program: the one that
-    /// `cargo build --release` makes in benches/others.
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) others: Option<PathBuf>,
-    /// Also measure the store on this PostgreSQL server, and the sqlx crate beside it. It is one on
-    /// this machine, named as postgres://USER:PASSWORD@HOST:PORT by a user that may make
-    /// databases. A password is better named by the variable, since others can see the command
-    /// line. Needs the Cargo feature `postgres`. [default: $GHOSTWIRE_TEST_POSTGRES_URL]
-    #[arg(long, value_name = "URL")]
-    pub(crate) postgres: Option<String>,
-}
-
-#[cfg(feature = "bench")]
-fn operation(name: &str) -> Result<ghostwire_store_bench_workload::Operation, String> {
-    name.parse()
-}
-
-#[cfg(feature = "bench")]
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.01..=3_600.0).contains(seconds));
-    seconds.ok_or_else(|| "it is a number of seconds, 0.01 to 3600".to_owned())
 }
 
 #[cfg(test)]
