@@ -92,6 +92,7 @@ impl Default for Suite {
 struct Participant {
     backend: Arc<dyn Factory>,
     rules: Rules,
+    stacks: Vec<Stack>,
 }
 
 /// About which database it is, who else has it open, and what it keeps for those who follow: between two, the
@@ -173,11 +174,12 @@ impl Suite {
     }
 
     fn participant(mut self, rules: Rules, factory: impl Factory) -> Self {
-        self.backends.push(Participant { backend: Arc::new(factory), rules });
+        let (backend, stacks) = (Arc::new(factory), self.stacks.clone());
+        self.backends.push(Participant { backend, rules, stacks });
         self
     }
 
-    /// Runs on these layers only.
+    /// Backends that are named after this run on these layers only.
     #[must_use]
     pub fn stacks(mut self, stacks: Vec<Stack>) -> Self {
         self.stacks = stacks;
@@ -248,7 +250,7 @@ impl Suite {
         let mut plan = Vec::new();
         for participant in &self.backends {
             let backend = &participant.backend;
-            for stack in &self.stacks {
+            for stack in &participant.stacks {
                 let planned =
                     |what| Planned { backend: backend.clone(), stack: stack.clone(), what };
                 for case in cases::all().filter(|case| participant.takes_part(case.rule)) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use ghostwire_store_conformance::{Disk, InMemory, LocalFiles, Migrating, Opening, Suite};
+use ghostwire_store_conformance::{Disk, InMemory, LocalFiles, Migrating, Opening, Stack, Suite};
 use ghostwire_store_core::backend::Backend;
 use ghostwire_store_faulty_disk::FaultyDisk;
 use ghostwire_store_zqlite::{NativeOptions, ZqliteBackend};
@@ -44,8 +44,10 @@ fn main() -> ExitCode {
     Suite::new()
         .backend(InMemory::new())
         .backend(InMemory::shared())
-        .backend(files::libsql().disk(faulty_disk))
         .backend(files::zqlite().disk(faulty_disk))
+        // A layer knows no backend: what it does to one in memory and to one in files it does to all of them.
+        .stacks(vec![Stack::bare()])
+        .backend(files::libsql().disk(faulty_disk))
         // It differs in its frames alone, and damage is what those are for.
         .backend_for(
             &["backend-damage"],
