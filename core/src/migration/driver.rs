@@ -232,6 +232,9 @@ impl Driver {
         let renewal = self.seat.renewal().zip(self.seat.beside()).zip(pair.second);
         let Some(((renewal, other), seen)) = renewal else { return Err(superseded()) };
         let epoch = seen.record.epoch;
+        // What is told of the copy is not of the last one.
+        self.shared.copy.reset();
+        self.shared.lock().filling = None;
         // An order that comes in between must not leave half of it.
         self.renewing
             .lock()
@@ -250,10 +253,7 @@ impl Driver {
         let made = made.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Unexpected, "making an empty database panicked; report this"))
         });
-        self.seat.put_beside(Some(made?));
-        self.shared.copy.reset();
-        self.shared.lock().filling = None;
-        Ok(())
+        self.seat.stand_beside(made?).await
     }
 
     async fn end_doubt(&self) -> Result<()> {

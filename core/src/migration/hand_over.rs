@@ -102,6 +102,15 @@ impl Mover {
         }
     }
 
+    /// From here on the writer does not give it up any more. Beyond, nobody is served before the side that follows has
+    /// stored something, so it shows first that it can.
+    async fn pass(&self, gate: &Gate, authority: Which, stall: &Stall) -> Result<()> {
+        let follower = self.side(authority.other()).backend()?;
+        follower.probe(follower.head().await?.epoch).await?;
+        self.require_time(stall)?;
+        gate.pass()
+    }
+
     fn begin_stall(&self) -> Stall {
         let began = Instant::now();
         // A time that cannot be told is none that passes.
@@ -135,12 +144,7 @@ impl Mover {
                 ));
             }
         };
-        // Once the one is fenced, nobody is served before the other can store something.
-        if let Some(seen) = pair.get(authority.other()) {
-            self.side(authority.other()).backend()?.probe(seen.record.epoch).await?;
-        }
-        self.require_time(&stall)?;
-        gate.pass()?;
+        self.pass(gate, authority, &stall).await?;
         self.write(&pair, &fence).await?;
         let drained = self.drain(authority, &stall).await;
         if let Err(error) = drained.and_then(|()| self.require_time(&stall)) {
@@ -169,7 +173,7 @@ impl Mover {
         }
         stall.behind = self.lag().await?;
         self.drain(authority, &stall).await?;
-        gate.pass()?;
+        self.pass(gate, authority, &stall).await?;
         if self.resume().await? == Next::Served(Service::Alone { authority }) {
             self.take(Event::Tighten).await?;
         }
@@ -182,7 +186,7 @@ impl Mover {
         let stall = self.begin_stall();
         let authority = self.authority().await?;
         self.drain(authority, &stall).await?;
-        gate.pass()?;
+        self.pass(gate, authority, &stall).await?;
         self.take(Event::Tighten).await.map(drop)
     }
 }

@@ -55,12 +55,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl Trouble {
     fn note(&mut self, opened: &Result<Head>) {
-        use ErrorKind::{Busy, Conflict, Corrupt, Exhausted};
+        use ErrorKind::{Busy, Conflict, Corrupt, Exhausted, OutcomeUnknown};
         match opened.as_ref().map_err(Error::kind) {
             Ok(_) => *self = Self::default(),
             Err(Corrupt) => self.is_corrupt = true,
-            // It is there.
-            Err(Busy | Conflict | Exhausted) => {}
+            // It is there, or only slow.
+            Err(Busy | Conflict | Exhausted | OutcomeUnknown) => {}
             Err(_) => {
                 self.failed_at.push_back(Instant::now());
                 if self.failed_at.len() > FAILURES {
@@ -273,7 +273,8 @@ impl Mirror {
                 }
                 Verdict::Again(lacking) => {
                     self.lock().open.get_or_insert_with(|| Arc::new(commit.clone()));
-                    if Instant::now() >= until || self.lost().is_some() {
+                    let is_over = until.saturating_duration_since(Instant::now()) <= PAUSE;
+                    if is_over || self.lost().is_some() {
                         return Err(undecided().because(failed().to_string()));
                     }
                     sleep(PAUSE).await;

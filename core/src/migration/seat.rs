@@ -112,6 +112,7 @@ pub struct Seat {
     followed_to: AtomicU64,
     /// The writer refuses writes until somebody has it settle which side is written.
     is_unsettled: AtomicBool,
+    is_closed: AtomicBool,
 }
 
 impl Seat {
@@ -136,6 +137,7 @@ impl Seat {
             fallbacks: AtomicU64::new(0),
             followed_to: AtomicU64::new(NOT_KNOWN),
             is_unsettled: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         })
     }
 
@@ -162,6 +164,28 @@ impl Seat {
     /// Has this be the other side. Gives what stood there.
     pub fn put_beside(&self, other: Option<Occupant>) -> Option<Occupant> {
         std::mem::replace(&mut *self.lock(), other)
+    }
+
+    /// Has this be the other side of a seat that may be closed at any moment, in which case this is closed, too.
+    ///
+    /// # Errors
+    /// `Unavailable` if the seat is closed.
+    pub async fn stand_beside(&self, other: Occupant) -> Result<()> {
+        self.put_beside(Some(other));
+        // After the other side stands there: whoever closes the seat says so before they look who does.
+        if !self.is_closed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.close_beside().await;
+        Err(Error::new(ErrorKind::Unavailable, "the store was closed"))
+    }
+
+    async fn close_beside(&self) {
+        if let Some(other) = self.put_beside(None)
+            && let Err(error) = other.backend.close().await
+        {
+            tracing::warn!(%error, "the other side of a migration is not closed in order");
+        }
     }
 
     /// Has this be the other side unless there is one. Tells whether it is.
@@ -384,11 +408,8 @@ impl Backend for Seat {
     async fn close(&self) -> Result<()> {
         self.set_mirror(None);
         let closed = self.backend().close().await;
-        if let Some(other) = self.put_beside(None)
-            && let Err(error) = other.backend.close().await
-        {
-            tracing::warn!(%error, "the other side of a migration is not closed in order");
-        }
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.close_beside().await;
         closed
     }
 }

@@ -156,7 +156,7 @@ impl Backend for Absent {
         let Some(seat) = self.seat.get().and_then(Weak::upgrade) else { return Err(self.reason()) };
         match self.open().await {
             Ok((occupant, head)) => {
-                seat.put_beside(Some(occupant));
+                seat.stand_beside(occupant).await?;
                 Ok(head)
             }
             Err(error) => {

@@ -185,7 +185,11 @@ fn names_aside(path: &Path) -> impl Iterator<Item = (u64, u32, String)> {
 pub(super) fn set_aside_before(path: &Path, by: Epoch) -> Option<PathBuf> {
     let (_, _, last) = names_aside(path).filter(|(epoch, ..)| *epoch < by.get()).max()?;
     let aside = path.with_file_name(last);
-    rename_all(path, &aside).ok()?;
+    // A keyring that has its counterpart there belongs to the store that was being made.
+    let lock = with_suffix(path, LOCK_FILE);
+    let left =
+        moved(path, &aside).filter(|(from, to)| *from == lock || to.symlink_metadata().is_err());
+    rename_each(left).ok()?;
     Some(aside)
 }
 
@@ -234,7 +238,11 @@ fn put_back(aside: &Path, path: &Path) -> Result<()> {
 }
 
 fn rename_all(from: &Path, to: &Path) -> Result<()> {
-    for (from, to) in moved(from, to) {
+    rename_each(moved(from, to))
+}
+
+fn rename_each(files: impl Iterator<Item = (PathBuf, PathBuf)>) -> Result<()> {
+    for (from, to) in files {
         match std::fs::rename(&from, &to) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -280,9 +288,13 @@ mod tests {
         std::fs::remove_file(directory.path().join("network.db.superseded-5")).unwrap();
         // A process ended before it had moved the lock.
         write("network.db.lock", "lock");
+        // It had begun to make the next one.
+        write("network.db.keyring", "next");
         assert!(set_aside_before(&path, Epoch::new(4)).is_none());
         let found = set_aside_before(&path, Epoch::new(6)).unwrap();
         assert_eq!(read("network.db.lock"), None);
+        assert_eq!(read("network.db.keyring").as_deref(), Some("next"));
+        assert_eq!(std::fs::read_to_string(with_suffix(&found, KEYRING_FILE)).unwrap(), "2");
         assert_eq!(std::fs::read_to_string(with_suffix(&found, LOCK_FILE)).unwrap(), "lock");
         // Another one was half made in its place.
         write("network.db", "new");

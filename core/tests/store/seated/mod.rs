@@ -551,6 +551,38 @@ async fn a_target_that_hangs_before_the_fence_holds_nobody() {
     assert_eq!(moved.source.role().await, Role::ActiveAsync);
 }
 
+/// It was opened or made while the store was being closed, and would stay locked.
+#[tokio::test]
+async fn what_is_put_beside_a_closed_store_is_closed() {
+    let seat = Seat::new(Occupant::new(Arc::new(Failing::new(1))));
+    let [before, after] = [2, 3].map(|number| Arc::new(Failing::new(number)));
+    seat.stand_beside(Occupant::new(before.clone())).await.unwrap();
+    seat.close().await.unwrap();
+    let error = seat.stand_beside(Occupant::new(after.clone())).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(seat.beside().is_none());
+    for closed in [before, after] {
+        assert!(closed.inner.head().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_hangs_when_it_is_to_be_left_holds_nobody() {
+    let moved = Moved::new().await;
+    let migration = moved.begin(brief()).await;
+    mirrored(&migration).await;
+    while migration.advance("somebody").await.is_err() {}
+    until(&migration, |status| status.lag == Some(0)).await;
+    moved.source.hang(Call::Probe);
+    let error = migration.finish("somebody").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
+    assert_eq!(moved.target.role().await, Role::ActiveAsync);
+    moved.add("after").await;
+    moved.source.go_on();
+    while migration.finish("somebody").await.is_err() {}
+    assert_eq!(moved.source.role().await, Role::Retired);
+}
+
 #[tokio::test]
 async fn a_target_that_hangs_after_the_fence_holds_nobody() {
     let moved = Moved::new().await;
