@@ -24,7 +24,7 @@ use ghostwire_store::config::{BackendChoice, Config, LibsqlOptions, NamedStore, 
 use ghostwire_store::domain::{
     Limit, MetricPoint, MetricQuery, NewUser, PageRequest, Sample, Timestamp, UserId,
 };
-use ghostwire_store::migration::{Migrations, Stage, Status};
+use ghostwire_store::migration::{Migrations, Stage, Status, has_moved};
 use ghostwire_store::{ErrorKind, Opener, Result, Store};
 use ghostwire_store_conformance::{Disk as _, Fault};
 use ghostwire_store_core::entropy::{Entropy as _, SeededEntropy};
@@ -108,7 +108,9 @@ fn config(directory: &Path, number: usize) -> Config {
     config.migration.target = Some("next".to_owned());
     config.migration.copy_share = 100;
     config.migration.synchronous = !(number / 2).is_multiple_of(2);
-    config.migration.mirror_timeout_ms = 1_000;
+    config.migration.mirror_timeout_ms = 2_000;
+    // A disk that is slow is no reason not to hand over.
+    config.migration.max_stall_ms = 1_000;
     config
 }
 
@@ -160,8 +162,8 @@ async fn move_on(job: Job, directory: &Path) {
         })
         .collect();
     if !job.is_last {
-        tokio::spawn(break_disks(sides, disks, job.rng(1)));
-        return go_to_and_fro(&migrations, &job.rng(2)).await;
+        let (of_disks, of_moves) = (job.rng(1), job.rng(2));
+        tokio::join!(break_disks(sides, disks, of_disks), go_to_and_fro(&migrations, &of_moves));
     }
     serve_from(&migrations, Stage::TargetReads).await;
     ends.store(true, Ordering::Relaxed);
@@ -180,7 +182,10 @@ async fn move_on(job: Job, directory: &Path) {
     }
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:#?}");
     while let Err(error) = migrations.finish(BY).await {
-        assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
+        match has_moved(&error) {
+            true => break,
+            false => sleep(Duration::from_millis(5)).await,
+        }
     }
     store.close().await.unwrap();
     tell("finished");
@@ -271,8 +276,11 @@ fn put_back(side: &Path) {
     }
 }
 
-/// There is room for three.
+/// There is room for three. Where a store is still to be made in place of the last one, that stays.
 fn remove_superseded(side: &Path) {
+    if !std::fs::metadata(side.join("store.db")).is_ok_and(|file| file.len() > 0) {
+        return;
+    }
     for entry in std::fs::read_dir(side).unwrap() {
         let path = entry.unwrap().path();
         if path.to_str().unwrap().contains(".superseded-") {
@@ -471,4 +479,5 @@ async fn a_network_that_moves_while_disks_fail_and_processes_die_loses_nothing()
         told.fallbacks,
     );
     assert!(told.faults > 0 && !told.stalls.is_empty());
+    assert!(told.killed < 100 || told.away > 0 && told.fallbacks > 0);
 }

@@ -217,8 +217,12 @@ impl Driver {
         self.mover()?.let_go_in_step(position, is_new).await.map(|()| 0)
     }
 
-    async fn tighten(&self) -> Result<u64> {
-        match self.ask_writer(Moving::Tighten(self.options)).await {
+    async fn tighten(&self, mover: &Mover) -> Result<u64> {
+        let tightened = match mover.prepare().await {
+            Ok(()) => self.ask_writer(Moving::Tighten(self.options)).await,
+            Err(error) => Err(error),
+        };
+        match tightened {
             Ok(_) => Ok(1),
             // More is written than goes to the other side in that time: later.
             Err(error) if *error.kind() == ErrorKind::Busy => Ok(0),
@@ -311,7 +315,7 @@ impl Driver {
                 let follows =
                     pair.second.is_some_and(|seen| seen.record.role == Role::PassiveAsync);
                 match self.options.synchronous && sent.is_all && follows {
-                    true => self.tighten().await,
+                    true => self.tighten(mover).await,
                     false => Ok(sent.commits),
                 }
             }

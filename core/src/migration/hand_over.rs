@@ -63,14 +63,16 @@ impl Mover {
         self.switch(&Gate::default()).await
     }
 
-    /// Brings the side that follows so close that what is left is a moment's.
+    /// Brings the side that follows so close that what is left is a moment's, and has it show that it can write: one
+    /// that cannot would hold whoever writes.
     ///
     /// # Errors
     /// `Busy` if more is written than it takes; `Restricted` while the copy is not complete.
     pub(crate) async fn prepare(&self) -> Result<()> {
         let authority = self.authority().await?;
         if self.catch_up(authority).await? {
-            return Ok(());
+            let follower = self.side(authority.other()).backend()?;
+            return follower.probe(follower.head().await?.epoch).await;
         }
         Err(Error::new(
             ErrorKind::Busy,
@@ -100,15 +102,6 @@ impl Mover {
                 return Ok(());
             }
         }
-    }
-
-    /// From here on the writer does not give it up any more. Beyond, nobody is served before the side that follows has
-    /// stored something, so it shows first that it can.
-    async fn pass(&self, gate: &Gate, authority: Which, stall: &Stall) -> Result<()> {
-        let follower = self.side(authority.other()).backend()?;
-        follower.probe(follower.head().await?.epoch).await?;
-        self.require_time(stall)?;
-        gate.pass()
     }
 
     fn begin_stall(&self) -> Stall {
@@ -144,7 +137,12 @@ impl Mover {
                 ));
             }
         };
-        self.pass(gate, authority, &stall).await?;
+        // Once the one is fenced, nobody is served before the other can store something.
+        if let Some(seen) = pair.get(authority.other()) {
+            self.side(authority.other()).backend()?.probe(seen.record.epoch).await?;
+        }
+        self.require_time(&stall)?;
+        gate.pass()?;
         self.write(&pair, &fence).await?;
         let drained = self.drain(authority, &stall).await;
         if let Err(error) = drained.and_then(|()| self.require_time(&stall)) {
@@ -173,7 +171,7 @@ impl Mover {
         }
         stall.behind = self.lag().await?;
         self.drain(authority, &stall).await?;
-        self.pass(gate, authority, &stall).await?;
+        gate.pass()?;
         if self.resume().await? == Next::Served(Service::Alone { authority }) {
             self.take(Event::Tighten).await?;
         }
@@ -186,7 +184,7 @@ impl Mover {
         let stall = self.begin_stall();
         let authority = self.authority().await?;
         self.drain(authority, &stall).await?;
-        self.pass(gate, authority, &stall).await?;
+        gate.pass()?;
         self.take(Event::Tighten).await.map(drop)
     }
 }

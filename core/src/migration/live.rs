@@ -390,6 +390,9 @@ impl<'s> BesideFor<'s> {
     fn put(seat: &'s Seat, other: Occupant) -> Result<Self> {
         match seat.put_if_free(other) {
             true => Ok(Self(Some(seat))),
+            false if seat.is_closed() => {
+                Err(Error::new(ErrorKind::Unavailable, "the store was closed"))
+            }
             false => Err(Error::new(ErrorKind::Busy, "a migration of this store is under way")),
         }
     }

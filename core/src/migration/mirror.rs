@@ -55,12 +55,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl Trouble {
     fn note(&mut self, opened: &Result<Head>) {
-        use ErrorKind::{Busy, Conflict, Corrupt, Exhausted, OutcomeUnknown};
+        use ErrorKind::{Busy, Conflict, Corrupt, Exhausted};
         match opened.as_ref().map_err(Error::kind) {
             Ok(_) => *self = Self::default(),
             Err(Corrupt) => self.is_corrupt = true,
-            // It is there, or only slow.
-            Err(Busy | Conflict | Exhausted | OutcomeUnknown) => {}
+            // It is there.
+            Err(Busy | Conflict | Exhausted) => {}
             Err(_) => {
                 self.failed_at.push_back(Instant::now());
                 if self.failed_at.len() > FAILURES {

@@ -171,13 +171,24 @@ impl Seat {
     /// # Errors
     /// `Unavailable` if the seat is closed.
     pub async fn stand_beside(&self, other: Occupant) -> Result<()> {
-        self.put_beside(Some(other));
-        // After the other side stands there: whoever closes the seat says so before they look who does.
-        if !self.is_closed.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        self.close_beside().await;
+        let refused = {
+            let mut beside = self.lock();
+            match self.is_closed() {
+                true => Some(other),
+                false => {
+                    *beside = Some(other);
+                    None
+                }
+            }
+        };
+        let Some(refused) = refused else { return Ok(()) };
+        refused.backend.close().await?;
         Err(Error::new(ErrorKind::Unavailable, "the store was closed"))
+    }
+
+    /// With the lock held it stays so: whoever closes the seat says so before they look who stands beside it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     async fn close_beside(&self) {
@@ -191,7 +202,7 @@ impl Seat {
     /// Has this be the other side unless there is one. Tells whether it is.
     pub(crate) fn put_if_free(&self, other: Occupant) -> bool {
         let mut beside = self.lock();
-        let is_free = beside.is_none();
+        let is_free = beside.is_none() && !self.is_closed();
         if is_free {
             self.followed_to.store(NOT_KNOWN, Ordering::Relaxed);
             *beside = Some(other);
@@ -407,9 +418,9 @@ impl Backend for Seat {
 
     async fn close(&self) -> Result<()> {
         self.set_mirror(None);
-        let closed = self.backend().close().await;
         self.is_closed.store(true, Ordering::SeqCst);
-        self.close_beside().await;
+        let sitting = self.backend();
+        let (closed, ()) = tokio::join!(sitting.close(), self.close_beside());
         closed
     }
 }

@@ -153,10 +153,11 @@ fn moved(from: &Path, to: &Path) -> impl Iterator<Item = (PathBuf, PathBuf)> {
         let name = path.as_os_str().as_encoded_bytes().get(from.as_os_str().len()..)?;
         std::str::from_utf8(name).ok().map(str::to_owned)
     };
-    // Without the database the others are nothing. The lock says which one it is, and so goes last.
-    let last = [from.to_owned(), with_suffix(from, LOCK_FILE)];
+    // The database goes first: whoever finds it there moves what is left. The lock says that a store is here, and goes
+    // last.
+    let lock = [with_suffix(from, LOCK_FILE)];
     let files: Vec<_> =
-        files_of(from).skip(1).chain(native_files_of(from)).chain(beside).chain(last).collect();
+        files_of(from).chain(native_files_of(from)).chain(beside).chain(lock).collect();
     let to = to.to_owned();
     files
         .into_iter()
@@ -180,17 +181,32 @@ fn names_aside(path: &Path) -> impl Iterator<Item = (u64, u32, String)> {
     })
 }
 
-/// Where a database was set aside that this epoch superseded, if one was. What was left in its place is moved there,
-/// too: its lock would say that a store is missing.
+/// Where a database was set aside that this epoch superseded, if one was. What was left of it is moved there, too: its
+/// lock would say that a store is missing. What was left of an unfinished one that was to take its place is removed.
 pub(super) fn set_aside_before(path: &Path, by: Epoch) -> Option<PathBuf> {
     let (_, _, last) = names_aside(path).filter(|(epoch, ..)| *epoch < by.get()).max()?;
     let aside = path.with_file_name(last);
-    // A keyring that has its counterpart there belongs to the store that was being made.
-    let lock = with_suffix(path, LOCK_FILE);
-    let left =
-        moved(path, &aside).filter(|(from, to)| *from == lock || to.symlink_metadata().is_err());
-    rename_each(left).ok()?;
+    clear_after(path, &aside).ok()?;
     Some(aside)
+}
+
+fn clear_after(path: &Path, aside: &Path) -> Result<()> {
+    let mut beside = moved(path, aside).filter(|(from, _)| from != path);
+    if with_suffix(aside, LOCK_FILE).symlink_metadata().is_err() {
+        return rename_each(beside);
+    }
+    // The lock is moved last, so the rest belongs to a store that was being made. Its keyring is the next one's, too.
+    let keyring = with_suffix(path, KEYRING_FILE);
+    beside.try_for_each(|(file, _)| if file == keyring { Ok(()) } else { remove(&file) })
+}
+
+fn remove(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(failed("an unfinished copy cannot be removed", file, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// So many lie beside a store at most: one that is set aside again and again would fill the disk.
@@ -229,10 +245,7 @@ fn set_aside(path: &Path, epoch: Epoch) -> Result<PathBuf> {
 fn put_back(aside: &Path, path: &Path) -> Result<()> {
     // What was made in its place is of nobody.
     for (_, made) in moved(aside, path) {
-        if made.symlink_metadata().is_ok() {
-            std::fs::remove_file(&made)
-                .map_err(|error| failed("an unfinished copy cannot be removed", &made, error))?;
-        }
+        remove(&made)?;
     }
     rename_all(aside, path)
 }
@@ -286,16 +299,28 @@ mod tests {
         assert_eq!(*require_room_aside(&path).unwrap_err().kind(), ErrorKind::Exhausted);
         std::fs::remove_file(&path).unwrap();
         std::fs::remove_file(directory.path().join("network.db.superseded-5")).unwrap();
-        // A process ended before it had moved the lock.
-        write("network.db.lock", "lock");
-        // It had begun to make the next one.
-        write("network.db.keyring", "next");
         assert!(set_aside_before(&path, Epoch::new(4)).is_none());
-        let found = set_aside_before(&path, Epoch::new(6)).unwrap();
-        assert_eq!(read("network.db.lock"), None);
+        let aside = |suffix: &str| read(&format!("network.db.superseded-4.2{suffix}"));
+        // A process ended when it had moved the database and not the rest.
+        for suffix in [".keyring", ".lock"] {
+            std::fs::remove_file(
+                directory.path().join(format!("network.db.superseded-4.2{suffix}")),
+            )
+            .unwrap();
+            write(&format!("network.db{suffix}"), "left");
+        }
+        set_aside_before(&path, Epoch::new(6)).unwrap();
+        assert_eq!((read("network.db.keyring"), read("network.db.lock")), (None, None));
+        assert_eq!((aside(".keyring"), aside(".lock")), (Some("left".into()), Some("left".into())));
+        // The next one had begun to make another one.
+        for suffix in [".keyring", ".lock", "-journal"] {
+            write(&format!("network.db{suffix}"), "next");
+        }
+        set_aside_before(&path, Epoch::new(6)).unwrap();
         assert_eq!(read("network.db.keyring").as_deref(), Some("next"));
-        assert_eq!(std::fs::read_to_string(with_suffix(&found, KEYRING_FILE)).unwrap(), "2");
-        assert_eq!(std::fs::read_to_string(with_suffix(&found, LOCK_FILE)).unwrap(), "lock");
+        assert_eq!((read("network.db.lock"), read("network.db-journal")), (None, None));
+        assert_eq!((aside(".keyring"), aside(".lock")), (Some("left".into()), Some("left".into())));
+        assert_eq!(aside("-journal"), None);
         // Another one was half made in its place.
         write("network.db", "new");
         put_back(&directory.path().join("network.db.superseded-4"), &path).unwrap();
