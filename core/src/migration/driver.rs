@@ -368,10 +368,17 @@ impl Driver {
         }
         self.require_no_other_writers().await?;
         let looked = mover.look().await;
+        let went_on =
+            looked.as_ref().ok().and_then(|pair| pair.first).is_some_and(|served| {
+                served.is_target() && served.record.role == Role::ActiveAlone
+            });
         if order == Order::Complete
-            && (looked.is_err() || mover.is_outgrown().await.unwrap_or(false))
+            && (went_on || looked.is_err() || mover.is_outgrown().await.unwrap_or(false))
         {
-            let outgrown = Error::new(ErrorKind::Conflict, "the source fell too far behind");
+            let outgrown = Error::new(
+                ErrorKind::Conflict,
+                "the source fell too far behind, or the target went on without it",
+            );
             return self.complete_alone(looked.as_ref().err().unwrap_or(&outgrown)).await;
         }
         let pair = looked?;

@@ -181,10 +181,12 @@ fn names_aside(path: &Path) -> impl Iterator<Item = (u64, u32, String)> {
     })
 }
 
-/// Where a database was set aside that this epoch superseded, if one was. What was left of it is moved there, too: its
+/// Where the database was set aside that this epoch superseded, if it was. What was left of it is moved there, too: its
 /// lock would say that a store is missing. What was left of an unfinished one that was to take its place is removed.
 pub(super) fn set_aside_before(path: &Path, by: Epoch) -> Option<PathBuf> {
-    let (_, _, last) = names_aside(path).filter(|(epoch, ..)| *epoch < by.get()).max()?;
+    // An earlier one was followed by others, of which the last may be lost, with what it left here.
+    let is_last = |epoch: u64| epoch.checked_add(1) == Some(by.get());
+    let (_, _, last) = names_aside(path).filter(|(epoch, ..)| is_last(*epoch)).max()?;
     let aside = path.with_file_name(last);
     clear_after(path, &aside).ok()?;
     Some(aside)
@@ -299,7 +301,11 @@ mod tests {
         assert_eq!(*require_room_aside(&path).unwrap_err().kind(), ErrorKind::Exhausted);
         std::fs::remove_file(&path).unwrap();
         std::fs::remove_file(directory.path().join("network.db.superseded-5")).unwrap();
-        assert!(set_aside_before(&path, Epoch::new(4)).is_none());
+        write("network.db.lock", "of one that is lost");
+        for other in [4, 6, 7] {
+            assert!(set_aside_before(&path, Epoch::new(other)).is_none());
+        }
+        assert_eq!(read("network.db.lock").as_deref(), Some("of one that is lost"));
         let aside = |suffix: &str| read(&format!("network.db.superseded-4.2{suffix}"));
         // A process ended when it had moved the database and not the rest.
         for suffix in [".keyring", ".lock"] {
@@ -309,14 +315,14 @@ mod tests {
             .unwrap();
             write(&format!("network.db{suffix}"), "left");
         }
-        set_aside_before(&path, Epoch::new(6)).unwrap();
+        set_aside_before(&path, Epoch::new(5)).unwrap();
         assert_eq!((read("network.db.keyring"), read("network.db.lock")), (None, None));
         assert_eq!((aside(".keyring"), aside(".lock")), (Some("left".into()), Some("left".into())));
         // The next one had begun to make another one.
         for suffix in [".keyring", ".lock", "-journal"] {
             write(&format!("network.db{suffix}"), "next");
         }
-        set_aside_before(&path, Epoch::new(6)).unwrap();
+        set_aside_before(&path, Epoch::new(5)).unwrap();
         assert_eq!(read("network.db.keyring").as_deref(), Some("next"));
         assert_eq!((read("network.db.lock"), read("network.db-journal")), (None, None));
         assert_eq!((aside(".keyring"), aside(".lock")), (Some("left".into()), Some("left".into())));

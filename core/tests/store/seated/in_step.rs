@@ -136,6 +136,21 @@ async fn a_full_disk_is_no_reason_to_go_on_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_went_on_without_the_source_leaves_it_for_good() {
+    let moved = Moved::new().await;
+    let migration = moved.in_step().await;
+    migration.advance("somebody").await.unwrap();
+    in_step(&migration).await;
+    moved.lose(&moved.source, true);
+    moved.add("without").await;
+    assert_eq!(moved.target.role().await, Role::ActiveAlone);
+    migration.finish("somebody").await.unwrap();
+    assert!(moved.target.inner.head().await.unwrap().membership.is_none());
+    moved.add("after").await;
+    moved.store.verify().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_is_lost_is_gone_on_without() {
     let moved = Moved::new().await;
     let migration = moved.in_step().await;
