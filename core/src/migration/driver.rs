@@ -218,7 +218,7 @@ impl Driver {
     }
 
     async fn tighten(&self, mover: &Mover) -> Result<u64> {
-        let tightened = match mover.prepare().await {
+        let tightened = match mover.prepare_to_write().await {
             Ok(()) => self.ask_writer(Moving::Tighten(self.options)).await,
             Err(error) => Err(error),
         };
@@ -426,7 +426,7 @@ impl Driver {
             Order::Abort => self.abort(&mover).await,
             Order::Complete if !is_target => Err(Refusal::NotNow(first, second).error()),
             Order::Complete => {
-                mover.prepare().await?;
+                mover.prepare_to_write().await?;
                 self.ask_writer(Moving::Complete(self.options)).await.map(drop)
             }
         }

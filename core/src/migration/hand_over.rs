@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::mover::{Mover, Next};
 use super::refusal::Refusal;
@@ -63,22 +63,35 @@ impl Mover {
         self.switch(&Gate::default()).await
     }
 
-    /// Brings the side that follows so close that what is left is a moment's, and has it show that it can write: one
-    /// that cannot would hold whoever writes.
+    /// Brings the side that follows so close that what is left is a moment's.
     ///
     /// # Errors
     /// `Busy` if more is written than it takes; `Restricted` while the copy is not complete.
     pub(crate) async fn prepare(&self) -> Result<()> {
         let authority = self.authority().await?;
         if self.catch_up(authority).await? {
-            let follower = self.side(authority.other()).backend()?;
-            return follower.probe(follower.head().await?.epoch).await;
+            return Ok(());
         }
         Err(Error::new(
             ErrorKind::Busy,
             "more is written than the other side takes; hand over while less is written",
         )
         .with("behind", self.lag().await?))
+    }
+
+    /// The same, and has that side show that it can write: one that cannot would hold whoever writes.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare); `Busy` if it does not answer in time; those of probing it.
+    pub(crate) async fn prepare_to_write(&self) -> Result<()> {
+        const AT_LEAST: Duration = Duration::from_secs(1);
+        self.prepare().await?;
+        let follower = self.side(self.authority().await?.other()).backend()?;
+        let probed = async { follower.probe(follower.head().await?.epoch).await };
+        let probed = timeout(self.options.max_stall.max(AT_LEAST), probed).await;
+        probed.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Busy, "the other side does not answer in time"))
+        })
     }
 
     async fn authority(&self) -> Result<Which> {
