@@ -6,8 +6,9 @@ use std::path::Path;
 use super::types::BackendChoice;
 
 impl BackendChoice {
-    /// Whether a store of this backend at this place, as [`BackendInfo`](crate::BackendInfo) has both, is the one that
-    /// is configured so. A file may have several names.
+    /// Whether a store of this backend at this place, as
+    /// [`BackendInfo`](ghostwire_store_core::backend::BackendInfo) has both, is the one that is configured so. A file may
+    /// have several names.
     #[must_use]
     pub fn is_at(&self, backend: &str, location: Option<&str>) -> bool {
         self.kind().name() == backend
