@@ -179,7 +179,7 @@ impl Suite {
         self
     }
 
-    /// Backends that are named after this run on these layers only.
+    /// Backends that are added after this run on these layers only.
     #[must_use]
     pub fn stacks(mut self, stacks: Vec<Stack>) -> Self {
         self.stacks = stacks;

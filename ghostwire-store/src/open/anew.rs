@@ -184,7 +184,7 @@ fn names_aside(path: &Path) -> impl Iterator<Item = (u64, u32, String)> {
 /// Where the database was set aside that this epoch superseded, if it was. What was left of it is moved there, too: its
 /// lock would say that a store is missing. What was left of an unfinished one that was to take its place is removed.
 pub(super) fn set_aside_before(path: &Path, by: Epoch) -> Option<PathBuf> {
-    // An earlier one was followed by others, of which the last may be lost, with what it left here.
+    // An earlier one was replaced by a store of its own, which may be lost by now: the files here are that one's.
     let is_last = |epoch: u64| epoch.checked_add(1) == Some(by.get());
     let (_, _, last) = names_aside(path).filter(|(epoch, ..)| is_last(*epoch)).max()?;
     let aside = path.with_file_name(last);
