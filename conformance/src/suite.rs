@@ -179,11 +179,11 @@ impl Suite {
         self
     }
 
-    /// Backends that are added after this run on these layers only.
+    /// The backends that `add` adds run on these layers only.
     #[must_use]
-    pub fn stacks(mut self, stacks: Vec<Stack>) -> Self {
-        self.stacks = stacks;
-        self
+    pub fn on(mut self, stacks: Vec<Stack>, add: impl FnOnce(Self) -> Self) -> Self {
+        let all = std::mem::replace(&mut self.stacks, stacks);
+        Self { stacks: all, ..add(self) }
     }
 
     /// Does this much work in checks; [`Suite::main`] then does not ask the environment.

@@ -46,20 +46,22 @@ fn main() -> ExitCode {
         .backend(InMemory::shared())
         .backend(files::zqlite().disk(faulty_disk))
         // A layer knows no backend: what it does to one in memory and to one in files it does to all of them.
-        .stacks(vec![Stack::bare()])
-        .backend(files::libsql().disk(faulty_disk))
-        // It differs in its frames alone, and damage is what those are for.
-        .backend_for(
-            &["backend-damage"],
-            LocalFiles::new("zqlite-plain", |path, opening: Opening| async move {
-                let options = files::zqlite_options(path, &opening);
-                Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
-            }),
-        )
-        .backend(native())
-        // All of it, and on files, is run by the test `migrating`.
-        .backend_for(&BETWEEN_TWO, Migrating::in_step(InMemory::new(), InMemory::new()))
-        .backend_for(&BETWEEN_TWO, Migrating::following(InMemory::new(), InMemory::new()))
+        .on(vec![Stack::bare()], |suite| {
+            suite
+                .backend(files::libsql().disk(faulty_disk))
+                // It differs in its frames alone, and damage is what those are for.
+                .backend_for(
+                    &["backend-damage"],
+                    LocalFiles::new("zqlite-plain", |path, opening: Opening| async move {
+                        let options = files::zqlite_options(path, &opening);
+                        Ok(Arc::new(ZqliteBackend::open(options).await?) as Arc<dyn Backend>)
+                    }),
+                )
+                .backend(native())
+                // All of it, and on files, is run by the test `migrating`.
+                .backend_for(&BETWEEN_TWO, Migrating::in_step(InMemory::new(), InMemory::new()))
+                .backend_for(&BETWEEN_TWO, Migrating::following(InMemory::new(), InMemory::new()))
+        })
         .exceptions(include_str!("exceptions.toml"))
         .main()
 }

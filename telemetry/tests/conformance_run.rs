@@ -120,8 +120,9 @@ fn labels_are_few_and_nothing_secret_is_traced_over_the_conformance_run() {
     tracing_subscriber::registry().with(seen.clone()).init();
     let telemetry = Telemetry::start(Options::default()).unwrap();
     let suite = Suite::new()
-        .stacks(vec![Stack::bare()])
-        .backend(Recorded(InMemory::new(), telemetry.recorder("main")))
+        .on(vec![Stack::bare()], |suite| {
+            suite.backend(Recorded(InMemory::new(), telemetry.recorder("main")))
+        })
         .effort(Effort { sequences: 20, kills: 1, seed: 1 })
         .exceptions(include_str!("../../conformance/tests/exceptions.toml"));
     let report = suite.run("", &mut |_, _, _| ());
