@@ -298,7 +298,7 @@ async fn a_follower_does_not_keep_a_store_open() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn those_who_ask_at_once_share_a_question() {
     let memory = memory();
     let far = Arc::new(Far { answers: Some(Semaphore::new(100)), ..Far::new(&memory) });
@@ -316,7 +316,8 @@ async fn those_who_ask_at_once_share_a_question() {
         tokio::task::yield_now().await;
     }
     let others: Vec<_> = (0..20).map(|_| ask()).collect();
-    // By now they wait, or come later and share a later question.
+    // On this one thread all of them have asked before this goes on.
+    tokio::task::yield_now().await;
     answers.add_permits(20);
     first.await.unwrap();
     for other in others {
