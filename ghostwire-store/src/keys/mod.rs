@@ -148,6 +148,12 @@ impl<'c> Keys<'c> {
         made.await?.map_err(|error| error::of(&path, error))
     }
 
+    /// Whether it could be made, as far as that can be told without making anything.
+    pub(crate) async fn check_new(&self) -> Result<()> {
+        self.check_places()?;
+        self.check_root().await
+    }
+
     /// Replaces the keyring with what `change` makes of it, by which the one that is there can be opened
     /// still. Nobody else changes it meanwhile.
     ///

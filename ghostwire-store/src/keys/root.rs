@@ -71,22 +71,37 @@ impl Keys<'_> {
 
     /// The root secret of a keyring that is to be made. In development it is made, too.
     pub(super) fn root_to_begin_with(&self) -> Result<RootSecret> {
-        let place = self.place()?;
-        match (place.read(), &place) {
-            (Err(CryptoError::Root { fault: RootFault::Missing, .. }), Place::File(path))
+        if let Some(root) = self.root_that_is_there()? {
+            return Ok(root);
+        }
+        let identity =
+            Identity::draw(&SystemRandom).map_err(|error| error::of(&self.path(), error))?;
+        write_identity(&self.options.development_root_path(), &identity, self.like())?;
+        Ok(RootSecret::Identity(identity))
+    }
+
+    /// `None` if it is to be made.
+    fn root_that_is_there(&self) -> Result<Option<RootSecret>> {
+        match self.place()?.read() {
+            Err(CryptoError::Root { fault: RootFault::Missing, .. })
                 if self.root_is_beside_store() =>
             {
-                let identity = Identity::draw(&SystemRandom)
-                    .map_err(|error| error::of(&self.path(), error))?;
-                write_identity(path, &identity, self.like())?;
-                Ok(RootSecret::Identity(identity))
+                Ok(None)
             }
-            (Err(error @ CryptoError::Root { fault: RootFault::Missing, .. }), _) => {
+            Err(error @ CryptoError::Root { fault: RootFault::Missing, .. }) => {
                 let help = "`gwstore keys identity new FILE` makes one for a new store";
                 Err(error::of(&self.path(), error).with("help", help))
             }
-            (read, _) => read.map_err(|error| error::of(&self.path(), error)),
+            read => read.map(Some).map_err(|error| error::of(&self.path(), error)),
         }
+    }
+
+    /// Whether there is one to begin with, or it could be made. Makes none.
+    pub(super) async fn check_root(&self) -> Result<()> {
+        if self.source.is_some() {
+            return self.root_secret().await.map(drop);
+        }
+        self.root_that_is_there().map(drop)
     }
 
     /// The file of the root secret that is made in development, if that is where it is.

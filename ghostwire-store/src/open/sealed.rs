@@ -84,6 +84,25 @@ impl Opener<'_> {
         Ok(Some(Unlocked { keyring: keys.open().await?, made }))
     }
 
+    /// Whether a store that is to be made here would find its keys. Makes nothing.
+    pub(crate) async fn check_keys_of_new(&self) -> Result<()> {
+        let (Some(keys), config::BackendChoice::Zqlite(options)) =
+            (self.keys(), &self.config.backend)
+        else {
+            return Ok(());
+        };
+        if keys.is_absent()? {
+            return match has_log(&options.path) {
+                true => Err(self.without_keyring(&keys, options).await),
+                false => keys.check_new().await,
+            };
+        }
+        if !has_log(&options.path) && !keys.is_unused()? {
+            return Err(lost_store(&keys, options));
+        }
+        keys.open().await.map(drop)
+    }
+
     /// The keyring, if it was changed since this one was read: whoever had the store open before may have
     /// done that.
     pub(super) async fn newer(&self, unlocked: &Unlocked) -> Result<Option<Keyring>> {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ghostwire_store::config::{
-    BackendChoice, Config, LibsqlOptions, MigrationStage, NamedStore, ZqliteOptions,
+    BackendChoice, Config, LibsqlOptions, MigrationStage, NamedStore, RootOptions, ZqliteOptions,
 };
 use ghostwire_store::domain::{
     ConsumerName, MetricPoint, NewPreAuthKey, NewUser, Sample, Timestamp,
@@ -376,6 +376,36 @@ async fn what_is_no_target_is_refused_before_anything_changes() {
     let empty = tempfile::tempdir().unwrap();
     let (store, migrations) = open(&config(empty.path())).await;
     refused(migrations.start(BY).await, ErrorKind::Unsupported, "nothing was written");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_plan_tries_the_keys_of_a_sealed_target() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    let root = directory.path().join("root");
+    let options = ZqliteOptions {
+        path: directory.path().join("target.db"),
+        root: RootOptions { secret_file: Some(root.clone()), ..RootOptions::default() },
+        ..ZqliteOptions::default()
+    };
+    config.other_stores.get_mut("next").unwrap().backend = BackendChoice::Zqlite(options);
+    let (store, migrations) = open(&config).await;
+    let refused = migrations.plan().await.unwrap().refused.unwrap();
+    assert!(refused.contains("gwstore keys identity new"), "{refused}");
+    // Without a root secret of its own it is made beside the store, later.
+    let mut beside = config.clone();
+    let Some(target) = beside.other_stores.get_mut("next") else { panic!() };
+    let BackendChoice::Zqlite(options) = &mut target.backend else { panic!() };
+    options.root = RootOptions::default();
+    store.close().await.unwrap();
+    let (store, migrations) = open(&beside).await;
+    assert_eq!(migrations.plan().await.unwrap().refused, None);
+    assert!(!root.exists() && files_of(directory.path(), "target.db").is_empty());
+    // What an earlier one left.
+    std::fs::write(directory.path().join("target.db.keyring"), "left").unwrap();
+    let refused = migrations.plan().await.unwrap().refused.unwrap();
+    assert!(refused.contains("here lies the keyring of a store"), "{refused}");
     store.close().await.unwrap();
 }
 
