@@ -309,8 +309,12 @@ impl<C: Connection> Database<C> {
         let Some(writer) = self.writer else { return in_place };
         let Writer { mut connection, .. } =
             writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let move_all = || connection.run("PRAGMA wal_checkpoint(TRUNCATE)");
-        match self.file.log().finish(move_all) {
+        let finished = match self.file.was_away_and_is_back() {
+            // Somebody else may have written to it meanwhile, and the log would overwrite that.
+            true => in_place.clone(),
+            false => self.file.log().finish(|| connection.run("PRAGMA wal_checkpoint(TRUNCATE)")),
+        };
+        match finished {
             Ok(()) => drop(self.last),
             Err(error) => {
                 tracing::warn!(path = %self.file.path().display(), %error, "the log stays as it is");

@@ -261,6 +261,11 @@ impl StoreFile {
         self.files.require()
     }
 
+    /// Whether the file itself was found somewhere else once, and is in its place.
+    pub(crate) fn was_away_and_is_back(&self) -> bool {
+        self.files.was_away_and_is_back()
+    }
+
     /// Call it after a commit and before it is acknowledged. A commit into files that the path does
     /// not lead to any more succeeds, and nobody will find it.
     ///

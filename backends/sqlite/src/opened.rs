@@ -183,6 +183,12 @@ impl OpenedFiles {
         Some((if is_back { Displaced::Back } else { Displaced::Away }, *part))
     }
 
+    /// Whether the file itself was found somewhere else once, and is in its place.
+    pub(crate) fn was_away_and_is_back(&self) -> bool {
+        let is_store = |(part, ..): &(FilePart, PathBuf, Change)| *part == FilePart::Store;
+        self.changed.get().is_some_and(is_store) && matches!(self.store.change(), Ok(None))
+    }
+
     /// Refuses once a path named something else than what was opened.
     pub(crate) fn require(&self) -> Result<()> {
         if self.changed.get().is_none() {
