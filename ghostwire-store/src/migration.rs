@@ -51,6 +51,8 @@ struct Inner {
     store: WeakStore,
     seat: Arc<Seat>,
     hash_keys: Option<Arc<HashKeys>>,
+    /// Somebody begins one. The target may take its time to answer.
+    starting: tokio::sync::Mutex<()>,
     current: tokio::sync::Mutex<Option<Arc<Migration>>>,
 }
 
@@ -127,6 +129,7 @@ impl Migrations {
             store: store.downgrade(),
             seat,
             hash_keys,
+            starting: tokio::sync::Mutex::default(),
             current: tokio::sync::Mutex::default(),
         }))
     }
@@ -292,6 +295,8 @@ impl Migrations {
         let opener = self.opener(target);
         opener.require_key(self.0.hash_keys.as_deref())?;
         if is_missing {
+            #[cfg(feature = "zqlite")]
+            opener.check_keys_of_new().await?;
             return Ok(true);
         }
         let backend = match opener.create(false).read_only(true).open_backend().await {
@@ -324,10 +329,10 @@ impl Migrations {
         self.refuse_after_move(ErrorKind::Restricted).await?;
         self.require_stage(MigrationStage::Mirror)?;
         self.require_no_consumers().await?;
-        let mut current = self.0.current.try_lock().map_err(|_| {
+        let _starting = self.0.starting.try_lock().map_err(|_| {
             Error::new(ErrorKind::Busy, "somebody else is beginning a migration of this store")
         })?;
-        if current.as_ref().is_some_and(|migration| !migration.has_ended()) {
+        if self.current().await.is_some() {
             return Err(Error::new(ErrorKind::Busy, "a migration of this store is under way")
                 .with("help", "`gwstore migrate status` tells where it stands"));
         }
@@ -342,8 +347,7 @@ impl Migrations {
         let begun = match begun.await {
             Ok(migration) => {
                 // It goes on if whoever asked for it does not wait any longer.
-                *current = Some(migration.clone());
-                drop(current);
+                *self.0.current.lock().await = Some(migration.clone());
                 migration.has_begun().await.map(|()| migration)
             }
             Err(error) => Err(error),

@@ -5,23 +5,24 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
 
 use super::live::{Asked, Order, Shared};
 use super::mirror::Mirror;
 use super::mover::{MoveOptions, Mover, Next, Standing, Taken};
 use super::record::{Part, Role};
 use super::refusal::Refusal;
-use super::seat::{Occupant, Seat};
+use super::seat::{Occupant, Renewal, Seat};
+use super::settle::is_there;
 use super::side::Side;
 use super::step::{Event, Pair, Service, Which};
-use crate::backend::Backend;
+use crate::backend::{Backend, Displaced};
 use crate::domain::MigrationId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Core, StoreHandle};
-use crate::position::Position;
+use crate::position::{Epoch, Position};
 use crate::store::WeakStore;
+use crate::threads::{self, Waits};
 use crate::writer::{Moving, Request};
 
 /// What does it, on a thread of its own.
@@ -32,11 +33,13 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     /// Something failed, so the other side is opened anew before it is asked again.
     is_doubtful: Cell<bool>,
+    /// What is under way may have asked the other side for something.
+    is_asking: Cell<bool>,
     taken: Taken,
     /// While both are in step, up to where this has looked for what need not be kept.
     let_go_to: Cell<Position>,
     /// An empty database is being made in the place of the other side.
-    renewing: tokio::sync::Mutex<Option<JoinHandle<Result<Occupant>>>>,
+    renewing: tokio::sync::Mutex<Option<oneshot::Receiver<Result<()>>>>,
 }
 
 impl Driver {
@@ -52,6 +55,7 @@ impl Driver {
             options,
             shared,
             is_doubtful: Cell::new(false),
+            is_asking: Cell::new(false),
             taken: Taken::default(),
             let_go_to: Cell::new(Position::ZERO),
             renewing: tokio::sync::Mutex::default(),
@@ -112,20 +116,7 @@ impl Driver {
                 is_deaf = true;
                 continue;
             };
-            if let Err(error) = self.end_renewal().await {
-                self.tell(Some(error));
-            }
-            if self.seat.beside().is_some_and(|other| other.backend.info().shared) {
-                // What was on its way to a server when this came in between may still arrive.
-                self.is_doubtful.set(true);
-            }
-            let done = match self.end_doubt().await {
-                Ok(()) => self.carry_out(order).await,
-                // A migration is ended without the other side, too.
-                Err(_) if order == Order::Abort => self.carry_out(order).await,
-                Err(error) if order == Order::Complete => self.complete_alone(&error).await,
-                Err(error) => Err(error),
-            };
+            let done = self.obey(order).await;
             if let Err(error) = &done {
                 self.doubt(error);
             }
@@ -138,6 +129,33 @@ impl Driver {
                 return;
             }
             pause = Duration::ZERO;
+        }
+    }
+
+    async fn obey(&self, order: Order) -> Result<()> {
+        match self.end_renewal(Some(self.seat.answers_within())).await {
+            Ok(()) => {}
+            Err(error) if *error.kind() == ErrorKind::Busy && order != Order::Abort => {
+                return Err(error);
+            }
+            Err(error) => self.tell(Some(error)),
+        }
+        if self.is_asking.replace(false) {
+            // Nobody heard what became of it.
+            self.is_doubtful.set(true);
+        }
+        if !self.seat.is_settled() {
+            // What was begun is ended by the writer, and not by what comes next.
+            self.settle().await?;
+        }
+        match self.end_doubt().await {
+            Ok(()) => self.carry_out(order).await,
+            // A migration is ended without the other side, too.
+            Err(_) if order == Order::Abort => self.carry_out(order).await,
+            Err(error) if order == Order::Complete && !is_there(&error) => {
+                self.complete_alone(&error).await
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -177,6 +195,17 @@ impl Driver {
             && let Some(mirror) = self.seat.mirror()
         {
             return self.keep_in_step(&mirror).await;
+        }
+        self.is_asking.set(true);
+        let worked = self.work_beside().await;
+        self.is_asking.set(false);
+        worked
+    }
+
+    async fn work_beside(&self) -> Result<u64> {
+        if !self.seat.is_settled() {
+            // The writer opens both anew, and may go on without one.
+            return self.settle().await;
         }
         self.end_doubt().await?;
         let mover = self.mover()?;
@@ -218,14 +247,11 @@ impl Driver {
     }
 
     async fn tighten(&self, mover: &Mover) -> Result<u64> {
-        let tightened = match mover.prepare_to_write().await {
-            Ok(()) => self.ask_writer(Moving::Tighten(self.options)).await,
-            Err(error) => Err(error),
-        };
-        match tightened {
+        mover.probe(Which::Second).await?;
+        match self.ask_writer(Moving::Tighten(self.options)).await {
             Ok(_) => Ok(1),
             // More is written than goes to the other side in that time: later.
-            Err(error) if *error.kind() == ErrorKind::Busy => Ok(0),
+            Err(error) if MoveOptions::is_too_long(&error) => Ok(0),
             Err(error) => Err(error),
         }
     }
@@ -239,35 +265,73 @@ impl Driver {
         // What is told of the copy is not of the last one.
         self.shared.copy.reset();
         self.shared.lock().filling = None;
-        // An order that comes in between must not leave half of it.
-        self.renewing
-            .lock()
-            .await
-            .get_or_insert_with(|| tokio::spawn(async move { renewal.renew(&other, epoch).await }));
-        self.end_renewal().await?;
+        let mut renewing = self.renewing.lock().await;
+        if renewing.is_none() {
+            *renewing = Some(begin_renewal(renewal, self.seat.clone(), other, epoch).await?);
+        }
+        drop(renewing);
+        self.end_renewal(None).await?;
         self.mover()?.take(Event::Refill).await.map(|_| 1)
     }
 
-    /// Has the empty database that is being made, if one is, stand beside the store.
-    async fn end_renewal(&self) -> Result<()> {
+    /// Waits until the empty database that is being made, if one is, stands beside the store.
+    async fn end_renewal(&self, within: Option<Duration>) -> Result<()> {
         let mut renewing = self.renewing.lock().await;
-        let Some(task) = renewing.as_mut() else { return Ok(()) };
-        let made = task.await;
+        let Some(renewed) = renewing.as_mut() else { return Ok(()) };
+        let renewed = match within {
+            None => renewed.await,
+            Some(within) => tokio::time::timeout(within, renewed).await.map_err(|_| {
+                Error::new(
+                    ErrorKind::Busy,
+                    "an empty database is being made in place of one that was superseded",
+                )
+            })?,
+        };
         *renewing = None;
-        let made = made.unwrap_or_else(|_| {
+        renewed.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Unexpected, "making an empty database panicked; report this"))
-        });
-        self.seat.stand_beside(made?).await
+        })
     }
 
     async fn end_doubt(&self) -> Result<()> {
-        if self.is_doubtful.get()
+        while self.is_doubtful.get()
             && let Some(other) = self.seat.beside()
         {
-            other.backend.reopen().await?;
-            self.is_doubtful.set(false);
+            let Err(error) = other.backend.reopen().await else {
+                self.is_doubtful.set(false);
+                return Ok(());
+            };
+            let is_replaced = !self.seat.is_beside(other.backend.as_ref());
+            if !is_replaced && !self.open_again(&other).await? {
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// If the file of the other side was away and is back, has something stand in its place that opens it, and tells so.
+    /// Meanwhile somebody else may have written to it, so nothing that is known of it holds any longer.
+    ///
+    /// # Errors
+    /// `Unavailable` while the file is away; why it is not known how to open it.
+    async fn open_again(&self, other: &Occupant) -> Result<bool> {
+        let info = other.backend.info();
+        let displaced = info.file.and_then(|it| it.displaced);
+        let Some((displaced, renewal)) = displaced.zip(self.seat.renewal()) else {
+            return Ok(false);
+        };
+        let Some(membership) = self.seat.sitting().backend.head().await?.membership else {
+            return Ok(false);
+        };
+        if displaced == Displaced::Back {
+            return renewal.open_again(other, membership.peer).await.map(|()| true);
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the file of the other side was moved, removed or replaced while it was open; it is opened again once \
+             it is back. If a copy of it lies there, start the process anew",
+        )
+        .with("location", info.location.unwrap_or_default()))
     }
 
     /// A backend may want to be opened anew after any error of its disk, whatever became of the disk.
@@ -279,13 +343,11 @@ impl Driver {
     }
 
     async fn work_by(&self, mover: &Mover) -> Result<u64> {
-        if !self.seat.is_settled() {
-            return self.settle().await;
-        }
-        let (sitting, beside) = (self.seat.sitting(), mover.side(Which::Second).backend()?);
+        let (sitting, beside) = (self.seat.sitting(), self.seat.known_beside());
         let Standing { pair, next } = mover.standing().await?;
-        if let (Some(first), Some(second)) = (pair.first, pair.second)
+        if let (Some(first), Some(second), Some(beside)) = (pair.first, pair.second, beside)
             && Arc::ptr_eq(&sitting, &self.seat.sitting())
+            && self.seat.is_beside(beside.as_ref())
         {
             let mut told = self.shared.lock();
             told.note(&sitting.backend, first);
@@ -347,10 +409,6 @@ impl Driver {
     }
 
     async fn carry_out(&self, order: Order) -> Result<()> {
-        if !self.seat.is_settled() {
-            // What was begun is ended by the writer, and not by what comes next.
-            self.settle().await?;
-        }
         if let Some(mirror) = self.seat.mirror() {
             if mirror.is_troubled() {
                 return Err(Error::new(
@@ -373,7 +431,9 @@ impl Driver {
                 served.is_target() && served.record.role == Role::ActiveAlone
             });
         if order == Order::Complete
-            && (went_on || looked.is_err() || mover.is_outgrown().await.unwrap_or(false))
+            && (went_on
+                || looked.as_ref().is_err_and(|error| !is_there(error))
+                || mover.is_outgrown().await.unwrap_or(false))
         {
             let outgrown = Error::new(
                 ErrorKind::Conflict,
@@ -406,8 +466,8 @@ impl Driver {
                 let stall = match handed {
                     Ok(stall) => stall,
                     Err(error) if *error.kind() == ErrorKind::Busy => {
-                        let after =
-                            mover.look().await?.first.map_or(before, |it| it.place.position);
+                        // The other side may be what it was too slow for.
+                        let after = mover.side(Which::First).position().await?;
                         let commits = after.get().saturating_sub(before.get());
                         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                         let rate = commits.saturating_mul(1000) / millis.max(1);
@@ -426,7 +486,8 @@ impl Driver {
             Order::Abort => self.abort(&mover).await,
             Order::Complete if !is_target => Err(Refusal::NotNow(first, second).error()),
             Order::Complete => {
-                mover.prepare_to_write().await?;
+                mover.prepare().await?;
+                mover.probe(Which::Second).await?;
                 self.ask_writer(Moving::Complete(self.options)).await.map(drop)
             }
         }
@@ -482,6 +543,25 @@ impl Driver {
         }
         self.seat.put_beside(None)
     }
+}
+
+/// On a thread of its own, since its disk may hang. What is made stands beside the store, or is closed.
+async fn begin_renewal(
+    renewal: Arc<dyn Renewal>,
+    seat: Arc<Seat>,
+    superseded: Occupant,
+    epoch: Epoch,
+) -> Result<oneshot::Receiver<Result<()>>> {
+    let (tell, told) = oneshot::channel();
+    threads::start("ghostwire-store-renew", Waits::Timers, move |runtime| {
+        let renewed = runtime.block_on(async {
+            let made = renewal.renew(&superseded, epoch).await?;
+            seat.take_place_of(superseded.backend.as_ref(), made).await
+        });
+        drop(tell.send(renewed));
+    })
+    .await?;
+    Ok(told)
 }
 
 /// A process that writes to a database which is left would have to be told where the network is, and one that writes

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::mover::{Mover, Next};
 use super::refusal::Refusal;
@@ -79,19 +79,13 @@ impl Mover {
         .with("behind", self.lag().await?))
     }
 
-    /// The same, and has that side show that it can write: one that cannot would hold whoever writes.
+    /// Has a side show that it can write: one that cannot would hold whoever writes.
     ///
     /// # Errors
-    /// As [`prepare`](Self::prepare); `Busy` if it does not answer in time; those of probing it.
-    pub(crate) async fn prepare_to_write(&self) -> Result<()> {
-        const AT_LEAST: Duration = Duration::from_secs(1);
-        self.prepare().await?;
-        let follower = self.side(self.authority().await?.other()).backend()?;
-        let probed = async { follower.probe(follower.head().await?.epoch).await };
-        let probed = timeout(self.options.max_stall.max(AT_LEAST), probed).await;
-        probed.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Busy, "the other side does not answer in time"))
-        })
+    /// Those of probing it.
+    pub(crate) async fn probe(&self, which: Which) -> Result<()> {
+        let backend = self.side(which).backend()?;
+        backend.probe(backend.head().await?.epoch).await
     }
 
     async fn authority(&self) -> Result<Which> {
@@ -151,9 +145,7 @@ impl Mover {
             }
         };
         // Once the one is fenced, nobody is served before the other can store something.
-        if let Some(seen) = pair.get(authority.other()) {
-            self.side(authority.other()).backend()?.probe(seen.record.epoch).await?;
-        }
+        self.probe(authority.other()).await?;
         self.require_time(&stall)?;
         gate.pass()?;
         self.write(&pair, &fence).await?;

@@ -230,16 +230,16 @@ impl Migration {
     /// # Errors
     /// `NotFound` if none is under way; `Unavailable` if the database that is served has not answered yet.
     pub async fn status(&self) -> Result<Status> {
-        let (sitting, beside) = (self.seat.sitting(), self.seat.beside());
-        let Some(beside) = beside else {
+        let sitting = self.seat.sitting();
+        let (Some(beside), Some(known)) = (self.seat.beside(), self.seat.known_beside()) else {
             return Err(Error::new(ErrorKind::NotFound, "no migration of this store is under way"));
         };
         // In this order, or it would seem to lack less than it does.
-        let (other, gone) = match self.look_at(&beside.backend).await {
+        let (other, gone) = match self.look_at(&beside.backend, &known).await {
             Ok((other, gone)) => (Some(other), gone),
             Err(error) => (None, Some(error)),
         };
-        let (served, down) = self.look_at(&sitting.backend).await?;
+        let (served, down) = self.look_at(&sitting.backend, &sitting.backend).await?;
         let stage = Stage::of(&Pair { first: Some(served), second: other });
         let lag = other.filter(|_| down.is_none()).map(|other| {
             let [served, other] = [served, other].map(|seen| seen.place.position.get());
@@ -281,9 +281,13 @@ impl Migration {
     }
 
     /// What a database is or, while it does not answer, what it was when it last did, and why it does not. Fails if it
-    /// never did.
-    async fn look_at(&self, backend: &Arc<dyn Backend>) -> Result<(Seen, Option<Error>)> {
-        let head = backend.head().await;
+    /// never did. `backend` is what it is known by.
+    async fn look_at(
+        &self,
+        asked: &Arc<dyn Backend>,
+        backend: &Arc<dyn Backend>,
+    ) -> Result<(Seen, Option<Error>)> {
+        let head = asked.head().await;
         let mut told = self.shared.lock();
         match head {
             Ok(head) => {

@@ -1,32 +1,26 @@
 //! Commits that go to both sides: nobody is told of one before both have it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::apply;
 use super::copy;
+use super::detached::Detached;
 use super::refusal::Refusal;
-use super::settle::{Outcome, Verdict, settle};
+use super::settle::{Outcome, Verdict, is_there, settle};
 use super::step::{Seen, Which};
 use crate::backend::{Backend, Commit, Head};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::feed::{self, LogEntry};
-use crate::threads::Waits;
-use crate::writer::CommitThread;
 
 /// The side that follows, and how both sides do. The side that is written is handed in with each call: it is
 /// the first one.
 #[derive(Debug)]
 pub(crate) struct Mirror {
-    follower: Arc<dyn Backend>,
-    thread: CommitThread,
-    /// Something was asked of the follower, and it has not answered yet.
-    is_asked: Arc<AtomicBool>,
+    follower: Detached,
     timeout: Duration,
     known: Mutex<Known>,
 }
@@ -55,12 +49,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl Trouble {
     fn note(&mut self, opened: &Result<Head>) {
-        use ErrorKind::{Busy, Conflict, Corrupt, Exhausted};
-        match opened.as_ref().map_err(Error::kind) {
+        match opened {
             Ok(_) => *self = Self::default(),
-            Err(Corrupt) => self.is_corrupt = true,
-            // It is there.
-            Err(Busy | Conflict | Exhausted) => {}
+            Err(error) if *error.kind() == ErrorKind::Corrupt => self.is_corrupt = true,
+            Err(error) if is_there(error) => {}
             Err(_) => {
                 self.failed_at.push_back(Instant::now());
                 if self.failed_at.len() > FAILURES {
@@ -87,54 +79,16 @@ enum Ask {
     Store(Arc<Commit>),
     /// What is stored already.
     Confirm,
-    Reopen,
 }
 
-/// What it answered; the head if it was opened anew.
-type Answered = Result<Option<Head>>;
-
-async fn carry_out(side: &dyn Backend, ask: &Ask) -> Answered {
-    match ask {
-        Ask::Reopen => side.reopen().await.map(Some),
-        Ask::Confirm => confirm(side).await,
-        Ask::Store(commit) => {
-            side.commit(commit).await?;
-            confirm(side).await
-        }
+async fn carry_out(side: &dyn Backend, ask: &Ask) -> Result<()> {
+    if let Ask::Store(commit) = ask {
+        side.commit(commit).await?;
     }
-}
-
-async fn confirm(side: &dyn Backend) -> Answered {
-    let confirmed = side.confirm().await.map_err(|error| {
+    side.confirm().await.map_err(|error| {
         Error::new(ErrorKind::OutcomeUnknown, "it is stored, but the pin does not have it")
             .because(error.to_string())
-    });
-    confirmed.map(|()| None)
-}
-
-/// What was asked of the follower and is to be answered.
-enum Asked {
-    Running(oneshot::Receiver<Answered>),
-    Refused(Error),
-}
-
-impl Asked {
-    async fn answer(self, until: Instant) -> Answered {
-        let running = match self {
-            Self::Running(running) => running,
-            Self::Refused(error) => return Err(error),
-        };
-        match timeout_at(until, running).await {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(_)) => {
-                Err(Error::new(ErrorKind::OutcomeUnknown, "a commit to the other side panicked"))
-            }
-            Err(_) => Err(Error::new(
-                ErrorKind::OutcomeUnknown,
-                "the other side of the migration does not answer in time",
-            )),
-        }
-    }
+    })
 }
 
 impl Mirror {
@@ -142,19 +96,12 @@ impl Mirror {
     ///
     /// # Errors
     /// `Unavailable` if the system gives no thread; those of any write.
-    pub(crate) async fn new(follower: Arc<dyn Backend>, timeout: Duration) -> Result<Self> {
+    pub(super) async fn new(follower: &Detached, timeout: Duration) -> Result<Self> {
         // What it wrote itself, before it followed.
-        copy::fold(follower.as_ref()).await?;
-        let known =
-            Known { head: follower.head().await?, open: None, troubles: Default::default() };
-        Ok(Self {
-            follower,
-            // A backend may need a runtime that waits for anything.
-            thread: CommitThread::start(Waits::Everything).await?,
-            is_asked: Arc::default(),
-            timeout,
-            known: Mutex::new(known),
-        })
+        copy::fold(follower).await?;
+        let head = Backend::head(follower).await?;
+        let known = Known { head, open: None, troubles: Default::default() };
+        Ok(Self { follower: follower.within(timeout), timeout, known: Mutex::new(known) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -179,24 +126,12 @@ impl Mirror {
         }
     }
 
-    /// Has the follower do something on a thread of its own: two that block one thread would take the sum of
-    /// their times.
-    fn begin(&self, ask: Ask) -> Asked {
-        if self.is_asked.swap(true, Ordering::AcqRel) {
-            // It is slow, and not lost: nothing was tried.
-            return Asked::Refused(Error::new(
-                ErrorKind::Busy,
-                "the other side of the migration has not answered yet what it was asked before",
-            ));
-        }
-        let (answer, answered) = oneshot::channel();
-        let (follower, is_asked) = (self.follower.clone(), Answering(self.is_asked.clone()));
-        self.thread.run(move |runtime| {
-            let outcome = runtime.block_on(carry_out(follower.as_ref(), &ask));
-            drop((follower, ask, is_asked));
-            let _ = answer.send(outcome);
+    /// Has the follower do something.
+    async fn ask(&self, ask: Ask, until: Instant) -> Result<()> {
+        let asked = self.follower.call(ErrorKind::OutcomeUnknown, |follower| async move {
+            carry_out(follower.as_ref(), &ask).await
         });
-        Asked::Running(answered)
+        timeout_at(until, asked).await.unwrap_or_else(|_| Err(slow(ErrorKind::OutcomeUnknown)))
     }
 
     async fn reopened(
@@ -207,11 +142,11 @@ impl Mirror {
     ) -> Result<Head> {
         let opened = match which {
             Which::First => authority.reopen().await,
-            Which::Second => match self.begin(Ask::Reopen).answer(until).await {
-                Ok(Some(head)) => Ok(head),
-                Ok(None) => self.follower.head().await,
-                Err(error) => Err(error),
-            },
+            Which::Second => {
+                let opened = timeout_at(until, Backend::reopen(&self.follower)).await;
+                // One that takes long is there.
+                opened.unwrap_or_else(|_| Err(slow(ErrorKind::Busy)))
+            }
         };
         if let Some(trouble) = self.lock().troubles.get_mut(index(which)) {
             trouble.note(&opened);
@@ -237,12 +172,14 @@ impl Mirror {
                 Some(Arc::new(apply::apply_in_step(&head, &entry, purge_before)?))
             }
         };
-        let asked = theirs.clone().map(|theirs| self.begin(Ask::Store(theirs)));
-        let ours = authority.commit(commit).await;
-        let other = match asked {
-            Some(asked) => asked.answer(until).await.map(drop),
-            None => Ok(()),
+        let other = async {
+            match theirs.clone() {
+                Some(theirs) => self.ask(Ask::Store(theirs), until).await,
+                None => Ok(()),
+            }
         };
+        // The authority may block this thread, so the other one is told first.
+        let (other, ours) = tokio::join!(biased; other, authority.commit(commit));
         let mut outcomes = [&ours, &other].map(outcome_of);
         let mut error = ours.err().or(other.err());
         loop {
@@ -318,8 +255,8 @@ impl Mirror {
             false => ask,
         };
         match which {
-            Which::First => carry_out(authority, &ask).await.map(drop),
-            Which::Second => self.begin(ask).answer(until).await.map(drop),
+            Which::First => carry_out(authority, &ask).await,
+            Which::Second => self.ask(ask, until).await,
         }
     }
 
@@ -352,7 +289,7 @@ impl Mirror {
             let entry = entries.first().ok_or_else(forked)?;
             let commit = apply::apply_in_step(&theirs, entry, ours.oldest_block)?;
             let head = theirs.after(&commit)?;
-            self.begin(Ask::Store(Arc::new(commit))).answer(until).await?;
+            self.ask(Ask::Store(Arc::new(commit)), until).await?;
             self.are_level(head);
             return Ok(ours);
         }
@@ -378,15 +315,6 @@ impl Mirror {
     }
 }
 
-/// Dropped, the follower may be asked something again.
-struct Answering(Arc<AtomicBool>);
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
 fn index(which: Which) -> usize {
     match which {
         Which::First => 0,
@@ -399,6 +327,10 @@ fn outcome_of(stored: &Result<()>) -> Outcome {
         Ok(()) => Outcome::Stored,
         Err(error) => Outcome::of(error.kind()),
     }
+}
+
+fn slow(kind: ErrorKind) -> Error {
+    Error::new(kind, "the other side of the migration does not answer in time")
 }
 
 fn undecided() -> Error {

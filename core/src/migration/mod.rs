@@ -16,6 +16,7 @@
 
 mod apply;
 mod copy;
+mod detached;
 mod driver;
 mod hand_over;
 mod live;
@@ -35,12 +36,12 @@ mod witness;
 pub use copy::{CopyOptions, CopyProgress};
 pub(crate) use hand_over::Gate;
 pub use live::Migration;
-pub(crate) use mirror::Mirror;
 pub use mover::{Found, MoveOptions, Mover, Next, Standing, find_served, follow, go_on_alone};
 pub use plan::check_start;
 pub use record::{Membership, Part, Record, Role};
 pub use refusal::Refusal;
 pub use seat::{Occupant, Renewal, Seat, SeatOptions};
+pub(crate) use settle::is_there;
 pub use settle::{Outcome, Verdict, settle};
 pub use side::Side;
 pub use status::{CopyStatus, MigrationInfo, Running, SideStatus, Stage, Status};

@@ -69,10 +69,17 @@ impl MoveOptions {
              `migration.max_stall_ms`",
         )
         .with("took_ms", took.as_millis())
-        .with("max_ms", self.max_stall.as_millis())
+        .with(MAX_MS, self.max_stall.as_millis())
         .with("behind", behind)
     }
+
+    /// Whether this is that.
+    pub(super) fn is_too_long(error: &Error) -> bool {
+        error.context().iter().any(|(key, _)| *key == MAX_MS)
+    }
 }
+
+const MAX_MS: &str = "max_ms";
 
 /// Where a migration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -636,7 +643,7 @@ async fn send(target: &dyn Backend, commit: &Commit) -> Result<()> {
     if !matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Conflict) {
         return Err(error);
     }
-    let head = target.reopen().await?;
+    let Ok(head) = target.reopen().await else { return Err(error) };
     if head.position == commit.expected.next() && Some(head.commit) == commit.id() {
         return Ok(());
     }

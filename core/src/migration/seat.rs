@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 
+use super::detached::Detached;
 use super::mirror::Mirror;
 use super::pace::Pace;
 use super::status::MigrationInfo;
@@ -17,6 +18,7 @@ use crate::backend::{
     Scan, ScanPage,
 };
 use crate::block::{EncodedBlock, Serial};
+use crate::domain::SideId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyManager;
 use crate::options::Materialize;
@@ -45,11 +47,36 @@ impl Occupant {
     }
 }
 
-/// Makes room for a copy where a side was superseded while it was away.
+/// What stands beside the store. Nobody waits without an end for what it is asked there.
+#[derive(Debug)]
+struct Beside {
+    occupant: Occupant,
+    detached: Arc<Detached>,
+}
+
+impl Beside {
+    fn new(occupant: Occupant, options: &SeatOptions) -> Self {
+        let detached = Detached::new(occupant.backend.clone(), options.answers_within);
+        Self { occupant, detached: Arc::new(detached) }
+    }
+
+    /// Whether this is it, or what it is asked by.
+    fn is(&self, backend: &dyn Backend) -> bool {
+        let asked: *const Detached = Arc::as_ptr(&self.detached);
+        std::ptr::addr_eq(asked, backend)
+            || std::ptr::addr_eq(Arc::as_ptr(&self.occupant.backend), backend)
+    }
+
+    fn detached(&self) -> Occupant {
+        Occupant { backend: self.detached.clone(), ..self.occupant.clone() }
+    }
+}
+
+/// Opens databases for the place beside a store.
 #[async_trait]
 pub trait Renewal: Send + Sync + std::fmt::Debug {
-    /// Sets aside what is there, which may have commits that were never answered, and makes an empty database
-    /// in its place. `epoch` is the one in which it was left.
+    /// Sets aside what is there, which was superseded while it was away and may have commits that were never answered,
+    /// and makes an empty database in its place. `epoch` is the one in which it was left.
     ///
     /// # Errors
     /// Those of the file system, and of making a database.
@@ -60,16 +87,33 @@ pub trait Renewal: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Why it cannot.
     fn check(&self, superseded: &Occupant) -> Result<()>;
+
+    /// Closes a database whose file was [away](crate::backend::Displaced) and is back, and has something stand in its
+    /// place that opens it when it is reopened. `side` is what it has to be.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not known where it came from.
+    async fn open_again(&self, displaced: &Occupant, side: SideId) -> Result<()>;
 }
 
 /// What holds of a seat, whichever database sits in it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SeatOptions {
     /// Neither side goes on without the other one unless this grants it.
     pub witness: Option<Arc<dyn Witness>>,
     /// Whether other processes may write to one of the databases that may sit here. The store then looks for what they
     /// commit whichever of them sits.
     pub is_shared: bool,
+    /// How long anybody waits for what the side beside the store is asked. After that the call is `Busy`, or its outcome
+    /// unknown, and nothing else is asked there before it has ended.
+    pub answers_within: Duration,
+}
+
+impl Default for SeatOptions {
+    /// No witness, not shared, 5 seconds.
+    fn default() -> Self {
+        Self { witness: None, is_shared: false, answers_within: Duration::from_secs(5) }
+    }
 }
 
 /// That one side went on without the other one.
@@ -97,7 +141,7 @@ impl std::fmt::Display for Fallback {
 #[derive(Debug)]
 pub struct Seat {
     sitting: ArcSwap<Occupant>,
-    beside: Mutex<Option<Occupant>>,
+    beside: Mutex<Option<Beside>>,
     /// Every commit goes to both.
     mirror: ArcSwapOption<Mirror>,
     /// How far apart commits begin while the other side falls behind.
@@ -151,39 +195,59 @@ impl Seat {
         self.sitting.load().backend.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Occupant>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Beside>> {
         self.beside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The other side.
+    /// The other side. What it is asked is done on a thread of its own, and nobody waits for longer than
+    /// [`answers_within`](SeatOptions::answers_within).
     #[must_use]
     pub fn beside(&self) -> Option<Occupant> {
-        self.lock().clone()
+        self.lock().as_ref().map(Beside::detached)
     }
 
     /// Has this be the other side. Gives what stood there.
     pub fn put_beside(&self, other: Option<Occupant>) -> Option<Occupant> {
-        std::mem::replace(&mut *self.lock(), other)
+        let before = std::mem::replace(
+            &mut *self.lock(),
+            other.map(|other| Beside::new(other, &self.options)),
+        );
+        before.as_ref().map(Beside::detached)
     }
 
-    /// Has this be the other side of a seat that may be closed at any moment, in which case this is closed, too.
+    /// Has this be the other side in place of `before`. If that is not the other side any more, as after the end of the
+    /// migration or of the store, this is closed.
     ///
     /// # Errors
-    /// `Unavailable` if the seat is closed.
-    pub async fn stand_beside(&self, other: Occupant) -> Result<()> {
+    /// `Unavailable` if it was closed.
+    pub async fn take_place_of(&self, before: &dyn Backend, other: Occupant) -> Result<()> {
         let refused = {
             let mut beside = self.lock();
-            match self.is_closed() {
-                true => Some(other),
-                false => {
-                    *beside = Some(other);
+            match beside.as_ref().is_some_and(|it| it.is(before)) {
+                false => Some(other),
+                true => {
+                    *beside = Some(Beside::new(other, &self.options));
                     None
                 }
             }
         };
         let Some(refused) = refused else { return Ok(()) };
         refused.backend.close().await?;
-        Err(Error::new(ErrorKind::Unavailable, "the store was closed"))
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "what was opened is not the other side of a migration any more; it was closed again",
+        ))
+    }
+
+    /// Whether this is the other side still.
+    #[must_use]
+    pub fn is_beside(&self, backend: &dyn Backend) -> bool {
+        self.lock().as_ref().is_some_and(|it| it.is(backend))
+    }
+
+    /// What stands beside it, by which it is known wherever it stands.
+    pub(super) fn known_beside(&self) -> Option<Arc<dyn Backend>> {
+        self.lock().as_ref().map(|it| it.occupant.backend.clone())
     }
 
     /// With the lock held it stays so: whoever closes the seat says so before they look who stands beside it.
@@ -205,7 +269,7 @@ impl Seat {
         let is_free = beside.is_none() && !self.is_closed();
         if is_free {
             self.followed_to.store(NOT_KNOWN, Ordering::Relaxed);
-            *beside = Some(other);
+            *beside = Some(Beside::new(other, &self.options));
         }
         is_free
     }
@@ -218,11 +282,15 @@ impl Seat {
         !self.is_unsettled.load(Ordering::Acquire)
     }
 
+    pub(super) fn answers_within(&self) -> Duration {
+        self.options.answers_within
+    }
+
     pub(crate) fn witness(&self) -> Option<Arc<dyn Witness>> {
         self.options.witness.clone()
     }
 
-    /// Has this make room for a copy where the other side was superseded. The first one stays.
+    /// Has this open what stands beside the store. The first one stays.
     pub fn set_renewal(&self, renewal: Arc<dyn Renewal>) {
         let _ = self.renewal.set(renewal);
     }
@@ -239,9 +307,22 @@ impl Seat {
         self.mirror.load_full()
     }
 
-    /// Has every commit go to both from now on, or to the one that sits.
-    pub(crate) fn set_mirror(&self, mirror: Option<Arc<Mirror>>) {
-        self.mirror.store(mirror);
+    /// Has every commit go to both from now on, whose records say so.
+    ///
+    /// # Errors
+    /// `Restricted` without another side; those of [`Mirror::new`].
+    pub(crate) async fn begin_mirror(&self, timeout: Duration) -> Result<()> {
+        let follower = self.lock().as_ref().map(|it| it.detached.clone());
+        let follower = follower.ok_or_else(|| {
+            Error::new(ErrorKind::Restricted, "no other database stands beside the store")
+        })?;
+        self.mirror.store(Some(Arc::new(Mirror::new(&follower, timeout).await?)));
+        Ok(())
+    }
+
+    /// Has every commit go to the one that sits alone.
+    pub(crate) fn end_mirror(&self) {
+        self.mirror.store(None);
     }
 
     /// Has every commit go to both sides, whose records say so already: for whoever holds both without a
@@ -262,8 +343,7 @@ impl Seat {
         if step(&pair, Event::Resume) != Step::Serve(Service::Both { authority: Which::First }) {
             return Err(refused().with("served", served.head().await?.record()));
         }
-        self.set_mirror(Some(Arc::new(Mirror::new(other, timeout).await?)));
-        Ok(())
+        self.begin_mirror(timeout).await
     }
 
     /// The two are not in step any more, and one of them goes on alone.
@@ -303,12 +383,12 @@ impl Seat {
     /// The two change places. Does nothing if nothing stands beside it.
     pub(crate) fn change_places(&self) {
         let mut beside = self.lock();
-        if let Some(other) = beside.take() {
+        if let Some(Beside { occupant: other, .. }) = beside.take() {
             if let Some(observer) = self.observer.get() {
                 other.backend.observe_connections(observer.clone());
             }
             let before = self.sitting.swap(Arc::new(other));
-            *beside = Some(Occupant::clone(&before));
+            *beside = Some(Beside::new(Occupant::clone(&before), &self.options));
         }
     }
 }
@@ -417,7 +497,7 @@ impl Backend for Seat {
     }
 
     async fn close(&self) -> Result<()> {
-        self.set_mirror(None);
+        self.end_mirror();
         self.is_closed.store(true, Ordering::SeqCst);
         let sitting = self.backend();
         let (closed, ()) = tokio::join!(sitting.close(), self.close_beside());

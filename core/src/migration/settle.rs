@@ -1,6 +1,6 @@
 //! What follows from how a commit ended that went to both sides.
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// How a commit ended on one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,6 +44,13 @@ impl Outcome {
             (_, later) => later,
         }
     }
+}
+
+/// Whether a side that gave this error is there: it is slow, or has no room, or what it was asked may still arrive. So
+/// nobody goes on without it.
+pub(crate) fn is_there(error: &Error) -> bool {
+    use ErrorKind::{Busy, Conflict, Exhausted, OutcomeUnknown};
+    matches!(error.kind(), Busy | Conflict | Exhausted | OutcomeUnknown)
 }
 
 /// What to do about a commit that was sent to both sides.

@@ -14,7 +14,7 @@ use crate::checkpoint::{FlushBacklog, UnflushedAudit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::consumers::Consumers;
 use crate::migration::{
-    Event, Gate, Grounds, Mirror, MoveOptions, Mover, Next, Role, Seat, Service, Side, Which,
+    Event, Gate, Grounds, MoveOptions, Mover, Next, Role, Seat, Service, Side, Which, is_there,
 };
 use crate::observe::system_name;
 use crate::threads::{self, Waits};
@@ -35,10 +35,17 @@ impl Writer {
             self.reopen().await?;
             if was_in_step && seat.mirror().is_none() {
                 // One side is lost, and the other one goes on without it.
+                self.is_settled(&seat);
                 return Ok(began.elapsed());
             }
         }
-        self.require_ended()?;
+        let late = self.require_ended()?;
+        if let (Moving::Settle(_), Some((done, next @ Ok(_)))) = (moving, late)
+            && self.moving.is_some()
+        {
+            // Nothing was written since.
+            return self.end_move(moving, (done, next), &seat, began).await;
+        }
         let gate = Arc::new(Gate::default());
         if matches!(moving, Moving::Settle(_)) {
             // Nobody is served before it has ended.
@@ -71,7 +78,19 @@ impl Writer {
             self.refuse_until_settled(&seat, &hangs());
             return Err(unsettled().because(hangs().to_string()));
         };
-        let (done, next) = outcome.unwrap_or_else(|_| (Err(panicked()), Err(panicked())));
+        let ended = outcome.unwrap_or_else(|_| (Err(panicked()), Err(panicked())));
+        self.end_move(moving, ended, &seat, began).await
+    }
+
+    /// Serves from whichever side is written then.
+    async fn end_move(
+        &mut self,
+        moving: Moving,
+        (done, next): Ended,
+        seat: &Arc<Seat>,
+        began: Instant,
+    ) -> Result<Duration> {
+        let (options, was_in_step) = (moving.options(), seat.mirror().is_some());
         if was_in_step
             && matches!(moving, Moving::Settle(_) | Moving::Loosen(_))
             && let Err(error) = &next
@@ -86,11 +105,11 @@ impl Writer {
             matches!(next, Ok(Next::Served(Service::Both { authority: Which::First })));
         let is_let_go = matches!(next, Ok(Next::Renew(Which::Second)));
         if !is_in_step {
-            seat.set_mirror(None);
+            seat.end_mirror();
         }
         let served = match next {
             Ok(Next::Served(Service::Both { authority: Which::First })) => {
-                self.serve_both(&seat, options).await
+                self.serve_both(seat, options).await
             }
             Ok(
                 Next::Served(Service::Alone { authority: Which::First })
@@ -98,19 +117,16 @@ impl Writer {
                 | Next::Renew(Which::Second),
             ) => self.serve_on().await,
             Ok(Next::Served(Service::Alone { authority: Which::Second })) => {
-                self.serve_from_other(&seat).await
+                self.serve_from_other(seat).await
             }
-            Ok(_) => self.serve_by_itself(unsettled(), &seat).await,
-            Err(error) => self.serve_by_itself(error, &seat).await,
+            Ok(_) => self.serve_by_itself(unsettled(), seat).await,
+            Err(error) => self.serve_by_itself(error, seat).await,
         };
         if let Err(error) = served {
-            self.refuse_until_settled(&seat, &error);
-            return Err(done.err().unwrap_or(error));
+            self.refuse_until_settled(seat, &error);
+            return Err(unsettled().because(done.err().unwrap_or(error)));
         }
-        seat.set_settled(true);
-        if self.moving.take().is_some() {
-            tracing::info!("the network is on one database again; writes are accepted");
-        }
+        self.is_settled(seat);
         // What is served says whether it was done, not what was answered on the way.
         let is_done = match moving {
             Moving::HandOver(_) => is_other,
@@ -122,21 +138,29 @@ impl Writer {
         };
         match done {
             Err(error) if is_done => {
-                tracing::warn!(%error, "the network has moved, though one side failed meanwhile");
+                tracing::warn!(%error, "what was asked for holds, though one side failed meanwhile");
             }
             done => done?,
         }
         Ok(began.elapsed())
     }
 
-    /// What hung before has to have ended, or two would change the same records.
-    fn require_ended(&mut self) -> Result<()> {
-        let Some(under_way) = &mut self.under_way else { return Ok(()) };
-        if matches!(under_way.try_recv(), Err(TryRecvError::Empty)) {
-            return Err(hangs());
+    fn is_settled(&mut self, seat: &Seat) {
+        seat.set_settled(true);
+        if self.moving.take().is_some() {
+            tracing::info!("the network is on one database again; writes are accepted");
         }
+    }
+
+    /// What hung before has to have ended, or two would change the same records. Gives what came of it.
+    fn require_ended(&mut self) -> Result<Option<Ended>> {
+        let Some(under_way) = &mut self.under_way else { return Ok(None) };
+        let ended = match under_way.try_recv() {
+            Err(TryRecvError::Empty) => return Err(hangs()),
+            ended => ended.ok(),
+        };
         self.under_way = None;
-        Ok(())
+        Ok(ended)
     }
 
     fn both_sides(&self, moving: Moving) -> Result<(Arc<Seat>, Mover)> {
@@ -155,11 +179,9 @@ impl Writer {
 
     /// The same database is served, and every commit goes to the other one, too.
     async fn serve_both(&mut self, seat: &Seat, options: MoveOptions) -> Result<()> {
-        let Some(other) = seat.beside() else { return Err(unsettled()) };
         self.serve_on().await?;
         if seat.mirror().is_none() {
-            let mirror = Mirror::new(other.backend, options.mirror_timeout).await?;
-            seat.set_mirror(Some(Arc::new(mirror)));
+            seat.begin_mirror(options.mirror_timeout).await?;
             tracing::info!(
                 name: "migration_in_step",
                 "an answer means from now on that both databases have it"
@@ -214,7 +236,7 @@ impl Writer {
                 .with("position", state.position()));
         }
         mover.go_on(which, grounds).await?;
-        seat.set_mirror(None);
+        seat.end_mirror();
         if which == Which::First {
             let head = self.backend.head().await?;
             return self.take_over(&head).await;
@@ -240,9 +262,7 @@ impl Writer {
         {
             return Err(self.fence(theirs.fenced()));
         }
-        let is_there =
-            matches!(reason.kind(), ErrorKind::Busy | ErrorKind::Conflict | ErrorKind::Exhausted);
-        if head.record().role == Role::ActiveSync && !is_there {
+        if head.record().role == Role::ActiveSync && !is_there(&reason) {
             // It has everything that was answered, and this process holds the other one.
             self.go_on_without(Which::Second, seat).await?;
             seat.fell_back(Which::Second, &reason);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ghostwire_store_core::domain::InstanceName;
 use ghostwire_store_core::options::Materialize;
 use ghostwire_store_sqlite::{
-    KEY_FILE, KEYRING_FILE, ROOT_FILE, SOCKET_FILE, resolved, with_suffix,
+    FileKind, KEY_FILE, KEYRING_FILE, ROOT_FILE, SOCKET_FILE, resolved, with_suffix,
 };
 
 use super::names::{
@@ -232,6 +232,19 @@ impl BackendChoice {
         match self {
             Self::Zqlite(options) => Some(&options.path),
             Self::Libsql(options) => Some(&options.path),
+            Self::Postgres(_) | Self::Memory => None,
+        }
+    }
+
+    /// What the store file says that it is.
+    #[must_use]
+    pub fn file_kind(&self) -> Option<FileKind> {
+        match self {
+            Self::Zqlite(options) => Some(match options.engine {
+                ZqliteEngine::Embedded => FileKind::ZQLITE,
+                ZqliteEngine::Native => FileKind::ZQLITE_NATIVE,
+            }),
+            Self::Libsql(_) => Some(FileKind::LIBSQL),
             Self::Postgres(_) | Self::Memory => None,
         }
     }

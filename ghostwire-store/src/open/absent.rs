@@ -156,7 +156,12 @@ impl Backend for Absent {
         let Some(seat) = self.seat.get().and_then(Weak::upgrade) else { return Err(self.reason()) };
         match self.open().await {
             Ok((occupant, head)) => {
-                seat.stand_beside(occupant).await?;
+                seat.take_place_of(self, occupant).await?;
+                tracing::info!(
+                    name: "migration_opened_again",
+                    side = %self.peer,
+                    "the other side of the migration was opened"
+                );
                 Ok(head)
             }
             Err(error) => {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
+use ghostwire_store_core::domain::SideId;
 use ghostwire_store_core::entropy::Entropy;
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::migration::{Occupant, Renewal, Seat};
@@ -75,6 +76,22 @@ impl Anew {
         };
         opener
     }
+
+    /// What stands beside the store is closed, and cannot be opened. Reopened, it tries again.
+    async fn is_absent(
+        &self,
+        (opener, side): (&Opener<'_>, SideId),
+        closed: &Occupant,
+        error: &Error,
+    ) {
+        let Some(seat) = self.seat.upgrade() else { return };
+        let absent = Arc::new(Absent::new(opener, side, error.clone()));
+        absent.stands_at(&seat);
+        let Occupant { backend, keys, materialize } = closed.clone();
+        let absent = Occupant { backend: absent, keys, materialize };
+        // Else the migration has ended meanwhile.
+        let _ = seat.take_place_of(backend.as_ref(), absent).await;
+    }
 }
 
 #[async_trait]
@@ -102,11 +119,27 @@ impl Renewal for Anew {
         // What is known of it may be from before its file was taken away.
         path.symlink_metadata()
             .map_err(|error| failed("a superseded database is not in its place", &path, error))?;
-        if let Err(error) = superseded.backend.close().await {
-            // Its file was away while it was open.
-            tracing::warn!(%error, "a superseded database is not closed in order");
-        }
         let opener = self.opener(config);
+        match superseded.backend.close().await {
+            Ok(()) => {}
+            // It is closed once its disk answers. What is set aside before that is still written to.
+            Err(error) if *error.kind() == ErrorKind::Busy => {
+                self.is_absent((&opener, side), superseded, &error).await;
+                return Err(error);
+            }
+            // Its file was away while it was open.
+            Err(error) => {
+                tracing::warn!(%error, "a superseded database is not closed in order");
+            }
+        }
+        // Closing took its time.
+        let seat = self.seat.upgrade();
+        if !seat.is_some_and(|seat| seat.is_beside(superseded.backend.as_ref())) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the migration has ended, or the store was closed",
+            ));
+        }
         let made = match set_aside(&path, epoch) {
             Ok(aside) => {
                 tracing::warn!(
@@ -120,14 +153,22 @@ impl Renewal for Anew {
             }
             Err(error) => Err(error),
         };
-        made.inspect_err(|error| {
-            // What stands beside the store is closed. Reopened, the next one opens it.
-            let Some(seat) = self.seat.upgrade() else { return };
-            let absent = Arc::new(Absent::new(&opener, side, error.clone()));
-            absent.stands_at(&seat);
-            let Occupant { keys, materialize, .. } = superseded.clone();
-            seat.put_beside(Some(Occupant { backend: absent, keys, materialize }));
-        })
+        if let Err(error) = &made {
+            self.is_absent((&opener, side), superseded, error).await;
+        }
+        made
+    }
+
+    async fn open_again(&self, displaced: &Occupant, side: SideId) -> Result<()> {
+        let location = displaced.backend.info().location;
+        let (config, _) = self.config_of(location.as_deref())?;
+        let reason = Error::new(ErrorKind::Unavailable, "its file was away while it was open");
+        // Before it is closed, for whoever calls this may not wait for that. Opening it is tried until it is.
+        self.is_absent((&self.opener(config), side), displaced, &reason).await;
+        if let Err(error) = displaced.backend.close().await {
+            tracing::warn!(%error, "a database whose file was away is not closed in order");
+        }
+        Ok(())
     }
 }
 

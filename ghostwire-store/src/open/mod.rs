@@ -34,7 +34,7 @@ use ghostwire_store_core::options::{ClockOptions, Materialize, StoreOptions, Wri
 use ghostwire_store_core::schema::Schema;
 use ghostwire_store_core::secrets::HashKeys;
 use ghostwire_store_core::{Store, store};
-use ghostwire_store_sqlite::{FileKind, StoreFile};
+use ghostwire_store_sqlite::StoreFile;
 
 use crate::config::{self, BackendChoice, BackendKind, Config};
 use crate::migration::Migrations;
@@ -372,16 +372,10 @@ impl<'c> Opener<'c> {
     pub fn probe(&self) -> Result<()> {
         self.config.check()?;
         self.check_key_place()?;
-        match &self.config.backend {
-            BackendChoice::Zqlite(options) => {
-                let kind = match options.engine {
-                    config::ZqliteEngine::Embedded => FileKind::ZQLITE,
-                    config::ZqliteEngine::Native => FileKind::ZQLITE_NATIVE,
-                };
-                StoreFile::probe(&options.path, kind)
-            }
-            BackendChoice::Libsql(options) => StoreFile::probe(&options.path, FileKind::LIBSQL),
-            BackendChoice::Postgres(_) | BackendChoice::Memory => Ok(()),
+        let backend = &self.config.backend;
+        match backend.path().zip(backend.file_kind()) {
+            Some((path, kind)) => StoreFile::probe(path, kind),
+            None => Ok(()),
         }
     }
 

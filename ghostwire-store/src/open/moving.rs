@@ -44,7 +44,11 @@ impl<'c> Opener<'c> {
         let target = self.other_side()?;
         let mut sides = [Some(self.config), target.as_ref()].into_iter().flatten();
         let server = sides.find(|side| matches!(side.backend, BackendChoice::Postgres(_)));
-        let options = SeatOptions { witness: self.witness(), is_shared: server.is_some() };
+        let options = SeatOptions {
+            witness: self.witness(),
+            is_shared: server.is_some(),
+            ..SeatOptions::default()
+        };
         Ok((options, deadlines(&server.unwrap_or(self.config).backend)))
     }
 

@@ -11,7 +11,9 @@ use ghostwire_store::admin::{Client, Migrations as _, note_migration};
 use ghostwire_store::config::Config;
 use ghostwire_store::migration::{Migrations, Plan, SideStatus, Stage, Status, has_moved};
 use ghostwire_store::{Error, ErrorKind, Result, Store};
-use ghostwire_store_sqlite::{ROOT_FILE, directory_of, failed, is_beside, resolved, with_suffix};
+use ghostwire_store_sqlite::{
+    Access, ROOT_FILE, StoreFile, directory_of, failed, is_beside, resolved, with_suffix,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -236,6 +238,7 @@ async fn finish(hand: &Hand, config: &Config, shreds: bool, shell: &mut Shell<'_
     hand.ask(MigrateRequest::Finish).await?;
     let left = left_of_source(config);
     if shreds {
+        let _held = hold(config)?;
         left.iter().try_for_each(|path| shred(path))?;
     }
     let target = config.migration.target.as_deref().unwrap_or_default();
@@ -296,6 +299,22 @@ fn left_of_source(config: &Config) -> Vec<PathBuf> {
     let mut files: Vec<_> = files.collect();
     files.sort();
     files
+}
+
+/// Keeps everybody from the source. Whoever still has it open, since its disk is slow, may write to it when it is closed.
+fn hold(config: &Config) -> Result<Option<StoreFile>> {
+    let Some((path, kind)) = config.backend.path().zip(config.backend.file_kind()) else {
+        return Ok(None);
+    };
+    match StoreFile::open(path, kind, Access::Existing) {
+        Ok(held) => Ok(Some(held)),
+        Err(error) if *error.kind() == ErrorKind::Busy => Err(error.with(
+            "help",
+            "the migration has ended, and nothing was overwritten; end whoever has the source open, and remove its \
+             files by hand",
+        )),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Overwrites a file once, and removes it.
@@ -399,7 +418,8 @@ fn show(status: &Status, shell: &mut Shell<'_>) -> Outcome {
     }
     let side = |side: &SideStatus| {
         let place = format!("{} {}", side.backend, side.location.as_deref().unwrap_or_default());
-        let SideStatus { role, epoch, position, .. } = side;
+        let SideStatus { side: id, role, epoch, position, .. } = side;
+        let place = format!("{place} ({id})");
         match side.answers {
             _ if role == SideStatus::UNKNOWN => format!("{place}, has not answered so far"),
             true => format!("{place}, {role} in epoch {epoch}, position {position}"),

@@ -1,7 +1,7 @@
 //! Both databases have what is answered, and one goes on when the other one is lost.
 
 use ghostwire_store_core::domain::{MetricPoint, Sample, SideId, Timestamp};
-use ghostwire_store_core::migration::{SeatOptions, Witness, find_served};
+use ghostwire_store_core::migration::{Witness, find_served};
 
 use super::*;
 
@@ -235,7 +235,7 @@ async fn where_there_is_a_witness_it_says_who_goes_on() {
 async fn whoever_opens_both_gives_each_what_only_the_other_one_has() {
     for is_series in [true, false] {
         let moved = Moved::new().await;
-        let mirror_timeout = Duration::from_millis(1);
+        let mirror_timeout = Duration::from_millis(250);
         let migration = moved.begin(MoveOptions { mirror_timeout, ..options() }).await;
         in_step(&migration).await;
         moved.source.fail(|it| &it.is_full, true);

@@ -1,22 +1,23 @@
 //! An open store that moves to another database which fails, is slow or hangs.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod hanging;
 mod in_step;
 mod shared;
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ghostwire_store_core::backend::{Backend, Commit, Head};
-use ghostwire_store_core::domain::{MigrationId, NewUser, StoreId};
+use ghostwire_store_core::domain::{MigrationId, NewUser, SideId, StoreId};
 use ghostwire_store_core::error::{Error, ErrorKind, Result};
 use ghostwire_store_core::layer::Layer;
 use ghostwire_store_core::migration::{
-    Migration, MoveOptions, Occupant, Renewal, Role, Seat, Stage, Status,
+    Migration, MoveOptions, Occupant, Renewal, Role, Seat, SeatOptions, Stage, Status,
 };
 use ghostwire_store_core::options::StoreOptions;
 use ghostwire_store_core::position::Epoch;
@@ -30,6 +31,10 @@ const MIGRATION: MigrationId = MigrationId::from_bytes([3; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
     Listen,
+    /// A commit that changes content. It blocks its thread, as a file on a disk that hangs does.
+    Content,
+    /// Following later. It blocks its thread, too.
+    Loosen,
     Probe,
     Adopt,
     Activate,
@@ -56,10 +61,13 @@ struct Wrongs {
     /// What is not answered before a permit is given.
     hangs: Mutex<Option<Call>>,
     permits: Permits,
+    goes_on: Condvar,
     /// Every commit, until it is opened anew.
     is_stuck: AtomicBool,
     /// It cannot be opened anew.
     reopens: AtomicBool,
+    /// Opening it anew takes longer than anybody waits.
+    reopens_slowly: AtomicBool,
     /// Its disk is full.
     is_full: AtomicBool,
     /// It takes a while for each commit.
@@ -68,6 +76,7 @@ struct Wrongs {
     loses_answers: AtomicBool,
     /// Where commits that change content wait for those of the other side, and block their thread.
     meets: Mutex<Option<Arc<Barrier>>>,
+    is_closed: AtomicBool,
     /// Every role that was written.
     roles: Mutex<Vec<Role>>,
 }
@@ -95,6 +104,7 @@ impl Failing {
 
     fn go_on(&self) {
         *self.wrongs.hangs.lock().unwrap() = None;
+        self.wrongs.goes_on.notify_all();
         self.wrongs.permits.0.add_permits(1);
     }
 
@@ -102,6 +112,11 @@ impl Failing {
         if *self.wrongs.hangs.lock().unwrap() == Some(call) {
             self.wrongs.permits.0.acquire().await.unwrap().forget();
         }
+    }
+
+    fn may_block(&self, call: Call) {
+        let hangs = self.wrongs.hangs.lock().unwrap();
+        drop(self.wrongs.goes_on.wait_while(hangs, |hangs| *hangs == Some(call)).unwrap());
     }
 
     async fn role(&self) -> Role {
@@ -150,11 +165,18 @@ impl Layer for Failing {
         if self.wrongs.is_slow.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        if is_content {
+            self.may_block(Call::Content);
+        }
         let meets = self.wrongs.meets.lock().unwrap().clone();
         if let Some(meets) = meets.filter(|_| is_content) {
             meets.wait();
         }
         let record = commit.head.record;
+        if record.is_some_and(|it| it.after.role == Role::PassiveAsync) {
+            self.may_block(Call::Loosen);
+            check(&self.wrongs.commits)?;
+        }
         if record.is_some_and(|it| it.after.role == Role::ActiveSync) {
             self.may_hang(Call::Activate).await;
         }
@@ -180,8 +202,16 @@ impl Layer for Failing {
 
     async fn reopen(&self) -> Result<Head> {
         check(&self.wrongs.reopens)?;
+        if self.wrongs.reopens_slowly.load(Ordering::SeqCst) {
+            tokio::time::sleep(2 * hanging::ANSWERS_WITHIN).await;
+        }
         self.fail(|it| &it.is_stuck, false);
         self.inner.reopen().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.fail(|it| &it.is_closed, true);
+        self.inner.close().await
     }
 
     async fn adopt(&self, head: &Head) -> Result<()> {
@@ -218,6 +248,10 @@ impl Renewal for Fresh {
     }
 
     fn check(&self, _: &Occupant) -> Result<()> {
+        Ok(())
+    }
+
+    async fn open_again(&self, _: &Occupant, _: SideId) -> Result<()> {
         Ok(())
     }
 }
@@ -529,88 +563,29 @@ async fn a_source_is_not_fenced_for_a_target_that_cannot_store_anything() {
     moved.add("there").await;
 }
 
-fn brief() -> MoveOptions {
-    MoveOptions { max_stall: Duration::from_millis(100), ..MoveOptions::default() }
-}
-
-#[tokio::test]
-async fn a_target_that_hangs_before_the_fence_holds_nobody() {
-    let moved = Moved::new().await;
-    let migration = moved.begin(brief()).await;
-    mirrored(&migration).await;
-    moved.target.hang(Call::Probe);
-    // Or the machine is too slow for it to come so far.
-    let error = migration.advance("somebody").await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
-    assert!(!moved.source.was(Role::Fenced));
-    moved.add("after").await;
-    moved.target.go_on();
-    // What hung does not go on by itself.
-    mirrored(&migration).await;
-    moved.add("later").await;
-    assert_eq!(moved.source.role().await, Role::ActiveAsync);
-}
-
 /// It was opened or made while the store was being closed, and would stay locked.
 #[tokio::test]
 async fn what_is_put_beside_a_closed_store_is_closed() {
     let seat = Seat::new(Occupant::new(Arc::new(Failing::new(1))));
-    let [before, after] = [2, 3].map(|number| Arc::new(Failing::new(number)));
-    seat.stand_beside(Occupant::new(before.clone())).await.unwrap();
+    let [first, second, late] = [2, 3, 4].map(|number| Arc::new(Failing::new(number)));
+    seat.put_beside(Some(Occupant::new(first.clone())));
+    let (before, beside) = (first.clone(), seat.beside().unwrap());
+    seat.take_place_of(before.as_ref(), Occupant::new(second.clone())).await.unwrap();
+    // It stands there no longer, by whichever name it is called.
+    for left in [before.as_ref(), beside.backend.as_ref()] {
+        let late = Occupant::new(late.clone());
+        let error = seat.take_place_of(left, late).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    let beside = seat.beside().unwrap();
     seat.close().await.unwrap();
-    let error = seat.stand_beside(Occupant::new(after.clone())).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
+    let error = seat.take_place_of(beside.backend.as_ref(), Occupant::new(late.clone())).await;
+    assert_eq!(*error.unwrap_err().kind(), ErrorKind::Unavailable);
     assert!(seat.beside().is_none());
-    for closed in [before, after] {
+    for closed in [second, late] {
         assert!(closed.inner.head().await.is_err());
     }
-}
-
-#[tokio::test]
-async fn a_source_that_hangs_when_it_is_to_be_left_holds_nobody() {
-    let moved = Moved::new().await;
-    let migration = moved.begin(patient()).await;
-    mirrored(&migration).await;
-    migration.advance("somebody").await.unwrap();
-    moved.source.hang(Call::Probe);
-    let finished = async {
-        migration.finish("somebody").await.unwrap();
-        moved.source.role().await
-    };
-    let meanwhile = async {
-        for number in 0..20 {
-            moved.add(&format!("meanwhile-{number}")).await;
-        }
-        assert_eq!(moved.target.role().await, Role::ActiveAsync);
-        moved.source.go_on();
-    };
-    let (left, ()) = tokio::join!(finished, meanwhile);
-    assert_eq!(left, Role::Retired);
-}
-
-#[tokio::test]
-async fn a_target_that_hangs_after_the_fence_holds_nobody() {
-    let moved = Moved::new().await;
-    let second = MoveOptions { max_stall: Duration::from_secs(1), ..MoveOptions::default() };
-    let migration = moved.begin(second).await;
-    mirrored(&migration).await;
-    moved.target.hang(Call::Activate);
-    let error = migration.advance("somebody").await.unwrap_err();
-    if !moved.source.was(Role::Fenced) {
-        // The machine was too slow for it to come so far.
-        assert_eq!(*error.kind(), ErrorKind::Busy, "{error}");
-        return;
-    }
-    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
-    let error = moved.try_to_add("between").await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
-    moved.target.go_on();
-    until(&migration, |status| status.stage == Stage::TargetReads && status.lag == Some(0)).await;
-    while moved.try_to_add("after").await.is_err() {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(moved.target.role().await, Role::ActiveAsync);
-    moved.store.verify().await.unwrap();
+    first.inner.head().await.unwrap();
 }
 
 #[tokio::test]

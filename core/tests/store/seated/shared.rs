@@ -1,7 +1,5 @@
 //! One of both databases is written to by several processes.
 
-use ghostwire_store_core::migration::SeatOptions;
-
 use super::*;
 
 impl Moved {

@@ -121,6 +121,33 @@ async fn a_store_that_was_away_for_too_long_is_set_aside_and_copied_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_follows_is_opened_again_when_its_file_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let (store, migrations) = open(&config).await;
+    filled(store.as_ref()).await;
+    migrations.start(BY).await.unwrap();
+    let follows = |status: &Status| status.stage == Stage::Mirror && status.lag == Some(0);
+    until(&migrations, follows).await;
+    let files = lose(directory.path(), "target.db");
+    add(store.as_ref(), "meanwhile").await;
+    let is_away = |status: &Status| {
+        status
+            .last_error
+            .as_ref()
+            .is_some_and(|error| error.contains("opened again once it is back"))
+    };
+    until(&migrations, is_away).await;
+    bring_back(directory.path(), files);
+    until(&migrations, |status| follows(status) && status.last_error.is_none()).await;
+    migrations.advance(BY).await.unwrap();
+    add(store.as_ref(), "there").await;
+    assert!(has(store.as_ref(), "meanwhile"));
+    store.verify().await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whichever_file_is_lost_the_other_one_goes_on_and_is_copied_when_it_is_back() {
     for (lost, backend) in [("target.db", "libsql"), ("source.db", "zqlite")] {
         let directory = tempfile::tempdir().unwrap();
