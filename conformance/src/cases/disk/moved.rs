@@ -210,7 +210,10 @@ pub(super) async fn files_that_were_put_back_count_from_the_next_opening_on(
         assert!(create(&store, USERS).await.is_err());
         fs::rename(aside(&path), &path).unwrap();
         refuses_everything(&store, "put back").await;
+        let put_back = fs::read(&path).unwrap();
         store.close().await.unwrap_err();
+        // What somebody wrote meanwhile would be lost.
+        assert!(fs::read(&path).unwrap() == put_back, "closing writes to it");
         drop((backend, store));
         holds_everything(place.as_ref(), "put back and opened").await;
     }
