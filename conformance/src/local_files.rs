@@ -16,15 +16,9 @@ type MakeDisk = fn(&Path) -> std::io::Result<Box<dyn Disk>>;
 /// What makes a lock or an index of other processes, or only keeps room, is not part of the data.
 const TRANSIENT: [&str; 3] = ["-shm", ".lock", ".reserve"];
 
-/// Where stores are made unless something else is said.
-fn directory() -> PathBuf {
-    let chosen = std::env::var_os("GHOSTWIRE_CONFORMANCE_DIRECTORY");
-    chosen.map_or_else(std::env::temp_dir, PathBuf::from)
-}
-
 /// A directory that places of other processes may lie in.
 pub(crate) fn scratch() -> std::io::Result<tempfile::TempDir> {
-    scratch_in(&directory())
+    scratch_in(&LocalFiles::directory())
 }
 
 fn scratch_in(directory: &Path) -> std::io::Result<tempfile::TempDir> {
@@ -56,12 +50,20 @@ impl LocalFiles {
         F: Future<Output = Result<Arc<dyn Backend>>> + Send + 'static,
     {
         let open: Open = Arc::new(move |path, opening| Box::pin(open(path, opening)));
-        let within = directory();
+        let within = Self::directory();
         Self { name: name.into(), open, within, disk: None, is_opaque: false }
     }
 
-    /// Makes its directories in this one, which has to exist, instead of the one that
-    /// `GHOSTWIRE_CONFORMANCE_DIRECTORY` names, or that for temporary files: for a suite that is to run on a certain disk.
+    /// Where stores are made unless something else is said: the directory that `GHOSTWIRE_CONFORMANCE_DIRECTORY` names, or
+    /// that for temporary files.
+    #[must_use]
+    pub fn directory() -> PathBuf {
+        let chosen = std::env::var_os("GHOSTWIRE_CONFORMANCE_DIRECTORY");
+        chosen.map_or_else(std::env::temp_dir, PathBuf::from)
+    }
+
+    /// Makes its directories in this one, which has to exist, instead of
+    /// [`directory`](Self::directory): for a suite that is to run on a certain disk.
     #[must_use]
     pub fn within(self, directory: impl Into<PathBuf>) -> Self {
         Self { within: directory.into(), ..self }

@@ -94,12 +94,12 @@ fn native() -> LocalFiles {
     .opaque()
 }
 
-/// The double, found fit for places in the directory for temporary files.
+/// The double, found fit for the file system on which stores are made.
 struct Double {
     library: PathBuf,
     program: Program,
     verdict: Verdict,
-    _directory: tempfile::TempDir,
+    _directories: [tempfile::TempDir; 2],
 }
 
 impl Double {
@@ -107,6 +107,7 @@ impl Double {
         static DOUBLE: OnceLock<Double> = OnceLock::new();
         DOUBLE.get_or_init(|| {
             let directory = tempfile::tempdir().expect("a directory");
+            let stores = tempfile::tempdir_in(LocalFiles::directory()).expect("a directory");
             let library = ghostwire_zqlite_double::install(directory.path(), None);
             let library = library.expect("the double is built with this test");
             let path = std::env::current_exe().expect("this program");
@@ -114,7 +115,7 @@ impl Double {
             let examination = Examination {
                 program: program.clone(),
                 library: library.clone(),
-                store: directory.path().join("store.db"),
+                store: stores.path().join("store.db"),
                 effort: Effort { kills_in_transaction: 1, kills_in_commit: 1, rows: 1_000 },
                 limit: LIMIT,
                 // It is what is run here.
@@ -122,7 +123,7 @@ impl Double {
             };
             let report = examine(&examination, |_| {}).expect("the double can be tested");
             let verdict = report.require().expect("the double passes").clone();
-            Self { library, program, verdict, _directory: directory }
+            Self { library, program, verdict, _directories: [directory, stores] }
         })
     }
 }
