@@ -300,6 +300,10 @@ pub(crate) fn advised(config: &Config, error: Error) -> Error {
                     file.display()
                 ),
             ),
+            None if config.migration.target.is_some() => with_help(
+                error,
+                "leave migration.target out until `gwstore init` has made the configured store",
+            ),
             None => with_help(error, "`gwstore init` makes the configured store"),
         },
         ErrorKind::Corrupt => {

@@ -212,6 +212,10 @@ impl Driver {
         let worked = self.work_by(&mover).await;
         if let Err(error) = &worked {
             self.doubt(error);
+            if let Some(other) = self.seat.beside() {
+                // What a store by itself says of a file that is away is no advice here.
+                self.open_again(&other).await?;
+            }
             if mover.is_outgrown().await.unwrap_or(false) {
                 return self.resync(error).await;
             }

@@ -139,6 +139,9 @@ impl<'c> Opener<'c> {
                 return Err(error.during("store.open"));
             }
         };
+        if found.served == Which::Second && !found.is_followed {
+            tell_of_move(target);
+        }
         let (served, (opened, other), other_config) = match found.served {
             Which::First => (&here, (first, second), target),
             Which::Second => (&there, (second, first), self.config),
@@ -174,6 +177,7 @@ impl<'c> Opener<'c> {
             }
         };
         if is_left {
+            tell_of_move(there.config);
             return there.open_seated(self, side, None, None).await;
         }
         let here = self.clone().create(false);
@@ -521,6 +525,15 @@ pub(crate) fn is_empty_schema(error: &Error) -> bool {
 /// network's, says nothing of that.
 pub(crate) fn is_left_alone(head: &Head) -> bool {
     head.membership.is_none() && head.role == Some(Role::ActiveAlone)
+}
+
+/// The configuration is that of before the end of the move.
+fn tell_of_move(target: &Config) {
+    tracing::warn!(
+        name: "migration_over",
+        store = target.store,
+        "the network has moved to the target for good; name that one as `store`, and leave migration.target out"
+    );
 }
 
 /// Which one would be made nobody can tell: a network that has moved is no longer where it was.

@@ -111,6 +111,18 @@ impl Made {
 /// Makes a store where there is none, then its key: a key without a store says that one was lost.
 /// One that was broken off in between is completed.
 pub(super) async fn create(config: &Config) -> Result<Made> {
+    if let Some(name) = &config.migration.target
+        && store_exists(&config.for_store(name)?)
+    {
+        return Err(with_help(
+            Error::new(
+                ErrorKind::Restricted,
+                "the store that the network moves to is there; none is made beside it",
+            )
+            .with("target", name),
+            "name that one as `store`, or leave migration.target out until the other one is made",
+        ));
+    }
     let found = in_database(config).await?;
     match config.backend.path() {
         Some(path) if store_exists(config) && !is_unfinished(config, path).await? => {

@@ -32,6 +32,11 @@ pub(super) async fn run(config: &Config, args: &StatusArgs, shell: &mut Shell<'_
     let hashes = CredentialHashes::of(&reading.store.view());
     reading.close().await?;
     let counts = counted?;
+    // Of two stores that the network moves between, the one that is served.
+    let target = config.migration.target.as_ref().map(|name| config.for_store(name)).transpose()?;
+    let (backend, location) = (info.backend.name, info.backend.location.as_deref());
+    let served = target.filter(|target| target.backend.is_at(backend, location));
+    let config = served.as_ref().unwrap_or(config);
     let key = configured_key(config).await;
     // A store that is served outlives its keyring's file; all else is told all the same.
     let keyring = keyring::header(config);
