@@ -68,7 +68,7 @@ impl Drop for Begun<'_> {
     }
 }
 
-/// Whoever called does not wait any longer: what was not begun is not begun.
+/// Dropped, nobody waits any longer, and what was not begun will not be.
 struct Waiting(Arc<Gate>);
 
 impl Drop for Waiting {

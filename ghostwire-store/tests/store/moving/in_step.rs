@@ -58,6 +58,19 @@ async fn in_step_with_some(config: &Config) -> (Arc<dyn Store>, Migrations) {
     (store, migrations)
 }
 
+fn follows(status: &Status) -> bool {
+    status.stage == Stage::Mirror && status.lag == Some(0)
+}
+
+/// The target has what there is so far.
+async fn followed(config: &Config) -> (Arc<dyn Store>, Migrations) {
+    let (store, migrations) = open(config).await;
+    filled(store.as_ref()).await;
+    migrations.start(BY).await.unwrap();
+    until(&migrations, follows).await;
+    (store, migrations)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_network_in_step_moves_under_load_and_back() {
     let directory = tempfile::tempdir().unwrap();
@@ -93,11 +106,7 @@ async fn a_store_that_was_away_for_too_long_is_set_aside_and_copied_anew() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = config(directory.path());
     config.migration.max_kept_mib = 1;
-    let (store, migrations) = open(&config).await;
-    filled(store.as_ref()).await;
-    migrations.start(BY).await.unwrap();
-    let follows = |status: &Status| status.stage == Stage::Mirror && status.lag == Some(0);
-    until(&migrations, follows).await;
+    let (store, migrations) = followed(&config).await;
     let files = lose(directory.path(), "target.db");
     let mut version = None;
     loop {
@@ -124,11 +133,7 @@ async fn a_store_that_was_away_for_too_long_is_set_aside_and_copied_anew() {
 async fn a_store_that_follows_is_opened_again_when_its_file_is_back() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
-    let (store, migrations) = open(&config).await;
-    filled(store.as_ref()).await;
-    migrations.start(BY).await.unwrap();
-    let follows = |status: &Status| status.stage == Stage::Mirror && status.lag == Some(0);
-    until(&migrations, follows).await;
+    let (store, migrations) = followed(&config).await;
     let files = lose(directory.path(), "target.db");
     add(store.as_ref(), "meanwhile").await;
     let is_away = |status: &Status| {
